@@ -1,0 +1,153 @@
+"""The bundle: the directory that carries a policy from training to service, and its manifest.
+
+`decide.onnx`, `learn.onnx`, `manifest.json`, `parity.npz`, `report.md`. This module reads and
+checks the files; `contract.policy` runs the graphs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from contract.encode import context_size
+from contract.spec import WorkflowSpec
+
+GRAPHS = ("decide", "learn")
+BUNDLE_FILES = ("decide.onnx", "learn.onnx", "parity.npz")
+"""The files whose SHA-256 the manifest pins; `report.md` and its pictures are for people."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundleError(ValueError):
+    """A bundle is broken, or does not fit its workflow. The message names file and field."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tensor(_Part):
+    """Shape and dtype of one graph input or output; `B` and `K` are dynamic axes."""
+
+    shape: list[int | Literal["B", "K"]]
+    dtype: Literal["float32", "int64", "bool"]
+
+
+class Graph(_Part):
+    """What one ONNX graph takes and gives, by name."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class ActionRange(_Part):
+    """How many actions the policy takes."""
+
+    min: Annotated[int, Field(ge=2)]
+    max: Annotated[int, Field(ge=2)]
+
+
+class Blank(_Part):
+    """The memory of an account that nothing is known of: `shared` [G], and one `row` [H]."""
+
+    shared: list[float]
+    row: list[float]
+
+
+class Provenance(_Part):
+    """Where the weights come from."""
+
+    command: str
+    seed: int
+    date: str
+    steps: int
+    """Environment steps (interactions) of training."""
+    versions: dict[str, str]
+    torch_parity: float
+    """Largest absolute difference between torch and onnxruntime over the parity vectors."""
+
+
+class Manifest(_Part):
+    """What a bundle says of itself."""
+
+    format: Literal[1] = 1
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+    version: Annotated[int, Field(ge=1)]
+    network: str
+    task_family: str
+    actions: ActionRange
+    context_size: Annotated[int, Field(ge=0)] = 0
+    action_feature_size: Annotated[int, Field(ge=0)] = 0
+    shared_size: Annotated[int, Field(ge=0)]
+    """G, floats."""
+    row_size: Annotated[int, Field(ge=0)]
+    """H, floats an action; 0: the memory has no rows."""
+    blank: Blank
+    graphs: dict[Literal["decide", "learn"], Graph]
+    sha256: dict[str, Sha256]
+    provenance: Provenance
+
+    @property
+    def policy(self) -> str:
+        """The policy's name and version, `bandits/1`."""
+        return f"{self.name}/{self.version}"
+
+    def refuse_misfit(self, spec: WorkflowSpec) -> None:
+        """Raises BundleError when this policy cannot serve the workflow."""
+        problems = []
+        count = len(spec.actions)
+        if not self.actions.min <= count <= self.actions.max:
+            problems.append(
+                f"actions: expected {self.actions.min} to {self.actions.max}, got {count}"
+            )
+        if (slots := context_size(spec)) > self.context_size:
+            problems.append(
+                f"context: expected at most {self.context_size} slots that feed the policy, got "
+                f"{slots}; a feature with `feeds: rules` takes none"
+            )
+        if (features := len(spec.actions[0].features)) > self.action_feature_size > 0:
+            problems.append(
+                f"actions.features: expected at most {self.action_feature_size}, got {features}"
+            )
+        if problems:
+            raise BundleError(
+                f"workflow {spec.workflow} does not fit policy {self.policy}: {'; '.join(problems)}"
+            )
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """The manifest of a bundle whose files are whole. Raises BundleError."""
+    path = directory / "manifest.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path}: expected a bundle's manifest, but {error.strerror}") from error
+    except ValidationError as error:
+        raise BundleError(f"{path}: {_first_problem(error)}") from error
+    for name in BUNDLE_FILES:
+        if name not in manifest.sha256:
+            raise BundleError(f"{path}: sha256.{name}: expected a SHA-256, got nothing")
+        try:
+            found = sha256_of(directory / name)
+        except OSError as error:
+            raise BundleError(f"{directory / name}: {error.strerror}") from error
+        if found != manifest.sha256[name]:
+            raise BundleError(
+                f"{directory / name}: expected SHA-256 {manifest.sha256[name][:12]}…, "
+                f"got {found[:12]}…: the file is not the one that was exported"
+            )
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _first_problem(error: ValidationError) -> str:
+    first: Any = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

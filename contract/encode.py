@@ -1,0 +1,146 @@
+"""Raw context and reward to the numbers a network sees; training and service call the same code.
+
+The ledger keeps the raw values: nothing here is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from contract.spec import BooleanFeature, CategoryFeature, NumberFeature, WorkflowSpec
+
+Float32 = NDArray[np.float32]
+
+_LONGEST_HORIZON = 1_000.0
+
+
+class ContextError(ValueError):
+    """A context does not fit its workflow. `field` names the feature, `expected` what fits."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"context.{field}: expected {expected}")
+        self.field = f"context.{field}"
+        self.expected = expected
+
+
+def check_context(
+    spec: WorkflowSpec, context: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The context as the workflow sees it, and the names of the features that were clipped.
+
+    Raises ContextError for a feature that is unknown, missing, mistyped, not finite, or outside a
+    range that the workflow refuses to leave.
+    """
+    for name in context:
+        if name not in spec.context:
+            known = ", ".join(spec.context) or "none, this workflow declares no context"
+            raise ContextError(name, f"a declared feature ({known})")
+    checked: dict[str, Any] = {}
+    clipped: list[str] = []
+    for name, feature in spec.context.items():
+        value = context.get(name)
+        match feature:
+            case NumberFeature(min=low, max=high):
+                expected = f"a number in [{low:g}, {high:g}]"
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise ContextError(name, f"{expected}, got {_shown(value)}")
+                try:
+                    number = float(value)
+                except OverflowError:
+                    number = math.inf
+                if not math.isfinite(number):
+                    raise ContextError(name, f"{expected}, got a number that is not finite")
+                if not low <= number <= high:
+                    if feature.out_of_range == "refuse":
+                        raise ContextError(name, f"{expected}, got {_shown(value)}")
+                    number = min(max(number, low), high)
+                    clipped.append(name)
+                checked[name] = number
+            case CategoryFeature(values=values):
+                if value not in values:
+                    raise ContextError(name, f"one of {values}, got {_shown(value)}")
+                checked[name] = value
+            case BooleanFeature():
+                if not isinstance(value, bool):
+                    raise ContextError(name, f"true or false, got {_shown(value)}")
+                checked[name] = value
+    return checked, tuple(clipped)
+
+
+def _shown(value: Any) -> str:
+    """A value short enough for an error message."""
+    if value is None:
+        return "nothing"
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge number"
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def context_size(spec: WorkflowSpec) -> int:
+    """How many slots the context takes that feeds the policy."""
+    sizes = (
+        len(feature.values) if isinstance(feature, CategoryFeature) else 1
+        for feature in spec.context.values()
+        if feature.feeds == "policy"
+    )
+    return sum(sizes)
+
+
+def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) -> Float32:
+    """A checked context as `[size]` slots in [−1, 1], in declared order, zeros to the right.
+
+    Numbers map linearly from [min, max], booleans to ±1, categories to a one-hot.
+    """
+    slots: list[float] = []
+    for name, feature in spec.context.items():
+        if feature.feeds != "policy":
+            continue
+        value = context[name]
+        match feature:
+            case NumberFeature(min=low, max=high):
+                slots.append(2.0 * (value - low) / (high - low) - 1.0)
+            case CategoryFeature(values=values):
+                slots.extend(float(value == one) for one in values)
+            case BooleanFeature():
+                slots.append(1.0 if value else -1.0)
+    encoded = np.zeros(size, np.float32)
+    encoded[: len(slots)] = slots
+    return encoded
+
+
+def encode_reward(reward: ArrayLike, low: float, high: float) -> Float32:
+    """Rewards in [low, high], any shape, as float32 in [−1, 1]."""
+    scaled = 2.0 * (np.asarray(reward, np.float64) - low) / (high - low) - 1.0
+    return np.asarray(scaled, np.float32)
+
+
+def encode_action_features(spec: WorkflowSpec, size: int) -> Float32:
+    """Action features as `[K, size]`, in name order, each scaled to [−1, 1] over the actions.
+
+    A policy that takes none has size 0; the features then serve the limits alone.
+    """
+    encoded = np.zeros((len(spec.actions), size), np.float32)
+    if size == 0:
+        return encoded
+    for slot, name in enumerate(sorted(spec.actions[0].features)):
+        column = np.array([action.features[name] for action in spec.actions])
+        low, high = column.min(), column.max()
+        if high > low:
+            encoded[:, slot] = 2.0 * (column - low) / (high - low) - 1.0
+    return encoded
+
+
+def horizon_left(position: ArrayLike, horizon: ArrayLike, floor: float = 0.0) -> Float32:
+    """How much of the trial is left at `position`, as `[..., 2]`.
+
+    Column 0 is the share, clip(1 − position / horizon, floor, 1); column 1 the number of
+    interactions that share stands for, on a log scale: optimal play depends on both.
+    """
+    total = np.asarray(horizon, np.float64)
+    share = np.clip(1.0 - np.asarray(position, np.float64) / total, floor, 1.0)
+    count = np.log1p(total * share) / math.log1p(_LONGEST_HORIZON)
+    return np.stack(np.broadcast_arrays(share, count), axis=-1).astype(np.float32)

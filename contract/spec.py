@@ -1,0 +1,325 @@
+"""The workflow spec: one YAML file that declares one kind of decision. It never decides anything.
+
+A spec is immutable once loaded; its canonical JSON and the SHA-256 of that JSON identify the
+version that every event in the ledger names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+WorkflowName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[0-9]+$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class SpecError(ValueError):
+    """A workflow file is wrong. The message names file, line, field and what was expected."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Action(_Part):
+    """One thing that may be done."""
+
+    id: Name
+    features: dict[Name, Finite] = Field(default_factory=dict)
+    """What is known of the action beforehand, e.g. a discount; the same names on every action."""
+
+
+class NumberFeature(_Part):
+    """A number in [min, max]; encoded to one slot in [−1, 1]."""
+
+    type: Literal["number"]
+    min: Finite
+    max: Finite
+    out_of_range: Literal["refuse", "clip"] = "refuse"
+    feeds: Literal["policy", "rules"] = "policy"
+    """`rules`: seen by limits and fallback rules and kept in the ledger, never by the policy."""
+
+    @model_validator(mode="after")
+    def _range(self) -> NumberFeature:
+        if not self.min < self.max:
+            raise ValueError(f"min must be below max, got min={self.min:g}, max={self.max:g}")
+        return self
+
+
+class CategoryFeature(_Part):
+    """One of the declared values; encoded to one slot a value (one-hot)."""
+
+    type: Literal["category"]
+    values: list[str] = Field(min_length=2)
+    feeds: Literal["policy", "rules"] = "policy"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CategoryFeature:
+        _refuse_duplicates("values", self.values)
+        return self
+
+
+class BooleanFeature(_Part):
+    """True or false; encoded to one slot, +1 or −1."""
+
+    type: Literal["boolean"]
+    feeds: Literal["policy", "rules"] = "policy"
+
+
+ContextFeature = Annotated[
+    NumberFeature | CategoryFeature | BooleanFeature, Field(discriminator="type")
+]
+
+
+class Reward(_Part):
+    """The range of the reward, and the rewards of named outcomes."""
+
+    min: Finite = 0.0
+    max: Finite = 1.0
+    outcomes: dict[Name, Finite] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _range(self) -> Reward:
+        if not self.min < self.max:
+            raise ValueError(f"min must be below max, got min={self.min:g}, max={self.max:g}")
+        for name, reward in self.outcomes.items():
+            if not self.min <= reward <= self.max:
+                raise ValueError(
+                    f"outcomes.{name} must be in [{self.min:g}, {self.max:g}], got {reward:g}"
+                )
+        return self
+
+
+class Feedback(_Part):
+    """How long a decision waits for its feedback, and what happens then."""
+
+    window_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 86_400.0
+    default_reward: Finite | None = None
+    """Folded when the window closes without feedback; null: the decision is never folded."""
+    late: Literal["ignore", "apply"] = "ignore"
+    """Feedback after the window: `ignore` records it only, `apply` folds one interaction more."""
+
+
+class Horizon(_Part):
+    """The length H of a trial as the policy is told, and the floor of the share that is left."""
+
+    interactions: Annotated[int, Field(ge=1, le=100_000)] = 100
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class Limit(_Part):
+    """A hard limit: an action for which the CEL expression `forbid` is true is never served.
+
+    The expression sees `context.<feature>`, `action.id` and `action.<feature>`.
+    """
+
+    name: Name
+    forbid: Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+
+
+class Guardrails(_Part):
+    """What may be done. `safe_action` is served when the limits leave nothing."""
+
+    limits: list[Limit] = Field(default_factory=list)
+    safe_action: Name | None = None
+
+
+class Rule(_Part):
+    """Serve `action` when the CEL expression `when` over `context.<feature>` is true."""
+
+    when: Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+    action: Name
+
+
+class Fallback(_Part):
+    """The safe policy under the workflow: the first rule that holds, else the fixed action."""
+
+    rules: list[Rule] = Field(default_factory=list)
+    action: Name
+
+
+class AdaptationTarget(_Part):
+    """When an account counts as adapted: see `contract.adaptation`."""
+
+    target: Finite
+    """Mean reward an adapted account reaches, in the reward's own units."""
+    window: Annotated[int, Field(ge=2, le=1_000)] = 10
+    """w, in interactions."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    """One-sided confidence level of the bounds."""
+    hysteresis: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    """How far below the target the upper bound must fall for an account to have regressed."""
+
+
+class WorkflowSpec(_Part):
+    """One workflow. Build one with `load_workflow` or `parse_workflow`."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    workflow: WorkflowName
+    description: str = ""
+    policy: PolicyName
+    episodes: Literal["single_step", "multi_step"] = "single_step"
+    """`single_step`: every interaction ends its episode. `multi_step`: `episode_end` says so."""
+    horizon: Horizon = Horizon()
+    actions: list[Action] = Field(min_length=2, max_length=1_000)
+    context: dict[Name, ContextFeature] = Field(default_factory=dict)
+    reward: Reward = Reward()
+    feedback: Feedback = Feedback()
+    guardrails: Guardrails = Guardrails()
+    fallback: Fallback
+    adaptation: AdaptationTarget
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WorkflowSpec:
+        ids = [action.id for action in self.actions]
+        _refuse_duplicates("actions", ids)
+        _refuse_duplicates("guardrails.limits", [limit.name for limit in self.guardrails.limits])
+        features = sorted(self.actions[0].features)
+        for action in self.actions:
+            if "id" in action.features:
+                raise ValueError(f"actions: {action.id}.features must not be named 'id'")
+            if sorted(action.features) != features:
+                raise ValueError(
+                    f"actions: {action.id}.features must be {features} as on {ids[0]}, "
+                    f"got {sorted(action.features)}"
+                )
+        named = {"fallback.action": self.fallback.action}
+        named |= {f"fallback.rules.{i}.action": r.action for i, r in enumerate(self.fallback.rules)}
+        if self.guardrails.safe_action is not None:
+            named["guardrails.safe_action"] = self.guardrails.safe_action
+        elif self.guardrails.limits:
+            raise ValueError(
+                "guardrails.safe_action must be declared when there are limits: it is served "
+                "when they leave nothing else"
+            )
+        for where, action_id in named.items():
+            if action_id not in ids:
+                raise ValueError(f"{where} must be one of {ids}, got {action_id!r}")
+        low, high = self.reward.min, self.reward.max
+        bounded = {"adaptation.target": self.adaptation.target}
+        if self.feedback.default_reward is not None:
+            bounded["feedback.default_reward"] = self.feedback.default_reward
+        for where, value in bounded.items():
+            if not low <= value <= high:
+                raise ValueError(f"{where} must be in [{low:g}, {high:g}], got {value:g}")
+        return self
+
+    @cached_property
+    def action_ids(self) -> tuple[str, ...]:
+        """Action ids in order; an action's place in it is its row in every memory."""
+        return tuple(action.id for action in self.actions)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The one JSON text of this spec."""
+        return json.dumps(
+            self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":")
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """The identity of this spec version, hex."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _refuse_duplicates(where: str, values: list[str]) -> None:
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
+    if twice:
+        raise ValueError(f"{where} must be distinct, got {twice} more than once")
+
+
+def parse_workflow(text: str, source: str = "<text>") -> WorkflowSpec:
+    """The spec in the YAML `text`; `source` names it in errors. Raises SpecError."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None:
+            _refuse_duplicate_keys(node, source)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise SpecError(f"{source}{line}: expected YAML, but {problem}") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"{source}:1: expected a mapping of workflow fields")
+    try:
+        return WorkflowSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError("\n".join(_problem(e, node, source) for e in error.errors())) from error
+
+
+def load_workflow(path: Path) -> WorkflowSpec:
+    """The spec in the file `path`. Raises SpecError naming file, line and field."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: expected a readable UTF-8 file, but {error}") from error
+    return parse_workflow(text, str(path))
+
+
+def _problem(error: Any, node: yaml.Node | None, source: str) -> str:
+    """One validation error as `file:line: field: what was expected`."""
+    location = [part for part in error["loc"] if part not in ("number", "category", "boolean")]
+    message = re.sub(r"^Value error, ", "", error["msg"])
+    if error["type"] == "extra_forbidden":
+        message = "unknown field"
+    if not location:  # a check across fields: its message starts with the field it names
+        named = re.match(r"[a-z_.0-9]+", message)
+        location = list(named.group().split(".")) if named else []
+        field = ""
+    else:
+        field = ".".join(str(part) for part in location) + ": "
+    got = error.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{source}:{_line(node, location)}: {field}{message}{shown}"
+
+
+def _line(node: yaml.Node | None, location: list[Any]) -> int:
+    """The line of the innermost part of `location` that the YAML has."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode):
+            index = int(part) if str(part).isdigit() else math.inf
+            if not index < len(node.value):
+                break
+            node = node.value[int(index)]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _refuse_duplicate_keys(node: yaml.Node, source: str) -> None:
+    """YAML's parser keeps the last of two equal keys without a word; a spec must not."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise SpecError(f"{source}:{line}: {key.value}: declared twice in one mapping")
+            seen.add(key.value)
+            _refuse_duplicate_keys(value, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicate_keys(item, source)

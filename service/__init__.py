@@ -1,0 +1,1 @@
+"""Acclimate's service: decisions over REST, a memory and a ledger per account."""

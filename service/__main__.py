@@ -1,0 +1,5 @@
+"""`python -m service`: what `acclimate serve` runs."""
+
+from service.cli import app
+
+app()

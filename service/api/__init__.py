@@ -1,0 +1,1 @@
+"""The REST door: parses, calls the engine, serialises. It decides nothing."""

@@ -1,0 +1,42 @@
+"""A cap on request bodies, before anything parses them."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import FieldError, problem
+
+
+class BodyLimit:
+    """ASGI middleware: a body of more than `max_bytes` gets 413 and reaches no handler."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads the body up to the cap, then hands it on whole."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        size = int(declared) if declared.isdigit() else 0
+        messages: list[Message] = []
+        received = 0
+        while size <= self._max:
+            message = await receive()
+            messages.append(message)
+            received += len(message.get("body", b""))
+            if received > self._max or not message.get("more_body", False):
+                break
+        if max(size, received) > self._max:
+            expected = f"at most {self._max} bytes"
+            refusal = problem("too-large", 413, [FieldError(field="body", expected=expected)])
+            await refusal(scope, receive, send)
+            return
+        queue = iter(messages)
+
+        async def replay() -> Message:
+            return next(queue, None) or await receive()
+
+        await self._app(scope, replay, send)

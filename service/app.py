@@ -1,0 +1,24 @@
+"""The ASGI application over a running service."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from service.api import health, problems, routes
+from service.api.body_limit import BodyLimit
+from service.runtime import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application. It holds no state of its own."""
+    app = FastAPI(
+        title="Acclimate",
+        version="1",
+        summary="Decisions that adapt to each account within a handful of interactions.",
+    )
+    app.state.service = service
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
+    app.include_router(routes.router)
+    app.include_router(health.router)
+    return app

@@ -1,0 +1,164 @@
+"""The workflows being served, each compiled against its bundle; and the specs of the past.
+
+A workflow file with a mistake, or a bundle that fails its parity vectors, is never served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from contract.bundle import BundleError
+from contract.encode import encode_action_features, encode_context, encode_reward, horizon_left
+from contract.policy import Memory, OnnxPolicy, Parity, verify_parity
+from contract.spec import SpecError, WorkflowSpec, load_workflow
+from guardrails.fallback import Fallback
+from guardrails.limits import Limits
+from service.ledger.ledger import Ledger
+from service.ledger.records import Interaction
+from service.memory.store import PolicyIdentity
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One verified bundle."""
+
+    onnx: OnnxPolicy
+    parity: Parity
+    identity: PolicyIdentity
+
+
+class Workflow:
+    """One workflow as it is served: spec, limits, fallback and policy."""
+
+    def __init__(self, spec: WorkflowSpec, version: int, policy: Policy) -> None:
+        """Raises SpecError or BundleError when the parts do not fit."""
+        policy.onnx.manifest.refuse_misfit(spec)
+        self.spec = spec
+        self.version = version
+        self.policy = policy
+        self.limits = Limits(spec)
+        self.fallback = Fallback(spec)
+        self._features = encode_action_features(spec, policy.onnx.manifest.action_feature_size)[
+            None
+        ]
+
+    @property
+    def name(self) -> str:
+        """The workflow's name."""
+        return self.spec.workflow
+
+    def blank(self) -> Memory:
+        """The memory of an account nothing is known of."""
+        return self.policy.onnx.blank(1, len(self.spec.actions))
+
+    def with_rows(self, memory: Memory) -> Memory:
+        """The memory with a blank row for every action that was added since it was stored."""
+        missing = len(self.spec.actions) - memory.rows.shape[1]
+        if missing <= 0:
+            return memory
+        rows = self.policy.onnx.blank(1, missing).rows
+        return Memory(memory.shared, np.concatenate([memory.rows, rows], axis=1))
+
+    def probabilities(
+        self, memory: Memory, position: int, context: Mapping[str, Any], mask: Array
+    ) -> Array:
+        """The policy's distribution `[K]` over the actions that `mask` `[K]` leaves."""
+        horizon = self.spec.horizon
+        probabilities, _ = self.policy.onnx.decide(
+            self.with_rows(memory),
+            action_mask=mask[None],
+            horizon_left=horizon_left([position], horizon.interactions, horizon.floor),
+            context=self._context(self.spec, context),
+            action_features=self._features,
+        )
+        distribution: Array = probabilities[0]
+        return distribution
+
+    def fold(self, memory: Memory, interaction: Interaction, spec: WorkflowSpec) -> Memory:
+        """The memory with one interaction, made under `spec`, folded in."""
+        row = self.spec.action_ids.index(interaction.action)
+        done = spec.episodes == "single_step" or interaction.episode_end
+        return self.policy.onnx.learn(
+            self.with_rows(memory),
+            action=np.array([row], np.int64),
+            reward=encode_reward([interaction.reward], spec.reward.min, spec.reward.max),
+            done=np.array([done], np.float32),
+            context=self._context(spec, interaction.context),
+            action_features=self._features,
+        )
+
+    def _context(self, spec: WorkflowSpec, context: Mapping[str, Any]) -> Array:
+        return encode_context(spec, context, self.policy.onnx.manifest.context_size)[None]
+
+
+class Catalog:
+    """Every workflow being served by name, and every spec version that events were made under."""
+
+    def __init__(self, workflows: Mapping[str, Workflow], ledger: Ledger) -> None:
+        self.workflows = workflows
+        self._ledger = ledger
+        self._specs = {(w.name, w.version): w.spec for w in workflows.values()}
+
+    def spec(self, workflow: str, version: int) -> WorkflowSpec:
+        """The spec version that an event names. Blocks when it is first seen."""
+        known = self._specs.get((workflow, version))
+        if known is None:
+            known = self._specs[workflow, version] = self._ledger.spec_version(workflow, version)
+        return known
+
+
+def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -> Catalog:
+    """Loads, verifies and registers every workflow file in `workflows`. Blocks.
+
+    Raises SpecError and BundleError, naming file and field.
+    """
+    paths = sorted([*workflows.glob("*.yaml"), *workflows.glob("*.yml")])
+    if not paths:
+        raise SpecError(f"{workflows}: expected at least one workflow file, *.yaml")
+    verified: dict[str, Policy] = {}
+    prepared: dict[str, Workflow] = {}
+    for path in paths:
+        spec = load_workflow(path)
+        if spec.workflow in prepared:
+            raise SpecError(f"{path}: workflow: {spec.workflow!r} is declared by another file too")
+        if spec.policy not in verified:
+            verified[spec.policy] = load_policy(policies / spec.policy)
+        policy = verified[spec.policy]
+        if policy.identity.policy != spec.policy:
+            raise BundleError(
+                f"{policies / spec.policy}: expected policy {spec.policy}, "
+                f"its manifest says {policy.identity.policy}"
+            )
+        try:
+            prepared[spec.workflow] = Workflow(spec, 0, policy)
+        except (SpecError, BundleError) as error:
+            raise type(error)(f"{path}: {error}") from error
+    # Everything is sound: only now does the ledger learn of the specs.
+    for workflow in prepared.values():
+        workflow.version = ledger.register_spec(workflow.spec, now_us)
+    return Catalog(prepared, ledger)
+
+
+def load_policy(directory: Path) -> Policy:
+    """The bundle, after it passed its parity vectors on this machine. Raises BundleError."""
+    onnx = OnnxPolicy.load(directory)
+    parity = verify_parity(onnx, directory)
+    manifest = onnx.manifest
+    digest = hashlib.sha256(
+        "|".join((manifest.sha256["learn.onnx"], ort.__version__, parity.fingerprint)).encode()
+    ).digest()
+    return Policy(
+        onnx,
+        parity,
+        PolicyIdentity(manifest.policy, digest, manifest.shared_size, manifest.row_size),
+    )

@@ -1,0 +1,28 @@
+"""Time as the service keeps it: integer microseconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+Clock = Callable[[], int]
+"""Now, in microseconds since the epoch. Injected, so that tests own the time."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def now_us() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000
+
+
+def to_us(moment: datetime) -> int:
+    """An aware datetime in microseconds since the epoch."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def to_text(moment_us: int) -> str:
+    """RFC 3339, UTC, microseconds."""
+    text = (_EPOCH + timedelta(microseconds=moment_us)).isoformat(timespec="microseconds")
+    return text.replace("+00:00", "Z")

@@ -1,0 +1,173 @@
+"""Learn: validate → commit position and feedback to the ledger → fold the memory → answer.
+
+Once committed, a failing memory store fails nothing: the next decision finds the memory behind
+and brings it to the head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from contract.spec import WorkflowSpec
+from service.catalog import Catalog
+from service.clock import Clock
+from service.ledger.ledger import Ledger
+from service.ledger.records import Decision, DecisionUnknownError, Feedback, Interaction
+from service.ledger.writes import Recorded, record_default, record_feedback
+from service.memory.store import MemoryUnavailableError
+from service.metrics import Metrics
+from service.recall import Recall
+
+log = logging.getLogger(__name__)
+
+
+class FeedbackError(ValueError):
+    """The feedback does not fit its decision's workflow. `field` names what is off."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: expected {expected}")
+        self.field = field
+        self.expected = expected
+
+
+@dataclass(frozen=True)
+class FeedbackRequest:
+    """What came of one decision, as told."""
+
+    tenant: str
+    decision_id: str
+    reward: float | None
+    outcome: str | None
+    feedback_id: str | None
+    episode_end: bool
+    occurred_at_us: int | None
+
+
+class Learner:
+    """Takes feedback."""
+
+    def __init__(
+        self, ledger: Ledger, recall: Recall, catalog: Catalog, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._ledger = ledger
+        self._recall = recall
+        self._catalog = catalog
+        self._metrics = metrics
+        self._clock = clock
+
+    async def learn(self, request: FeedbackRequest) -> Recorded:
+        """The committed feedback. Raises DecisionUnknownError, FeedbackError, BodyConflictError
+        and LedgerUnavailableError."""
+        started = time.perf_counter()
+        decision = await self._ledger.decision(request.tenant, request.decision_id)
+        if decision is None:
+            self._metrics.feedback_dangling.inc()
+            raise DecisionUnknownError(request.decision_id)
+        spec = self._catalog.spec(decision.key.workflow, decision.spec_version)
+        given = Feedback(
+            key=decision.key,
+            decision_id=decision.decision_id,
+            feedback_id=request.feedback_id or "",
+            kind="received",
+            reward=_reward(spec, request),
+            outcome=request.outcome,
+            episode_end=request.episode_end,
+            occurred_at_us=request.occurred_at_us,
+            received_at_us=self._clock(),
+            request_sha256=_digest(request),
+        )
+        recorded = await self._ledger.commit(
+            decision.key, partial(record_feedback, given=given, spec=spec)
+        )
+        await self._fold(recorded)
+        self._count(recorded, spec, time.perf_counter() - started)
+        return recorded
+
+    async def fold_default(self, decision: Decision) -> Recorded | None:
+        """Folds the default reward of a decision whose window has closed; None: not due."""
+        spec = self._catalog.spec(decision.key.workflow, decision.spec_version)
+        recorded = await self._ledger.commit(
+            decision.key,
+            partial(record_default, decision=decision, spec=spec, now_us=self._clock()),
+        )
+        if recorded is not None:
+            await self._fold(recorded)
+            self._count(recorded, spec, None)
+        return recorded
+
+    async def _fold(self, recorded: Recorded) -> None:
+        """Brings the memory to the head; a duplicate does so too, and heals what a crash left."""
+        decision, given = recorded.decision, recorded.feedback
+        workflow = self._catalog.workflows.get(decision.key.workflow)
+        if workflow is None or recorded.head.position == 0:
+            return
+        newest = None
+        if given.head == recorded.head:
+            newest = Interaction(
+                recorded.head.position,
+                decision.spec_version,
+                decision.context,
+                decision.action,
+                given.reward,
+                given.episode_end,
+            )
+        try:
+            await self._recall.at_head(workflow, decision.key, recorded.head, newest)
+        except MemoryUnavailableError as error:
+            self._metrics.memory_unavailable.inc()
+            log.warning("memory store unavailable, the memory is folded later: %s", error)
+
+    def _count(self, recorded: Recorded, spec: WorkflowSpec, seconds: float | None) -> None:
+        name, given = spec.workflow, recorded.feedback
+        self._metrics.feedback.labels(name, status(recorded)).inc()
+        if seconds is not None:
+            self._metrics.feedback_seconds.labels(name).observe(seconds)
+        if recorded.duplicate:
+            return
+        if given.late:
+            self._metrics.feedback_late.labels(name).inc()
+        if given.head is not None:
+            scaled = (given.reward - spec.reward.min) / (spec.reward.max - spec.reward.min)
+            self._metrics.reward.labels(name).inc(scaled)
+        if recorded.newly_adapted_at is not None:
+            self._metrics.adaptation.labels(name).observe(recorded.newly_adapted_at)
+
+
+def status(recorded: Recorded) -> str:
+    """What became of the feedback: `folded`, `recorded` only, `default`, or a `duplicate`."""
+    if recorded.duplicate:
+        return "duplicate"
+    if recorded.feedback.kind == "default":
+        return "default"
+    return "folded" if recorded.feedback.head is not None else "recorded"
+
+
+def _reward(spec: WorkflowSpec, request: FeedbackRequest) -> float:
+    """The raw reward that the request means under the decision's own spec."""
+    if (request.reward is None) == (request.outcome is None):
+        raise FeedbackError("reward", "either a reward or an outcome, not both")
+    if request.outcome is not None:
+        outcomes = spec.reward.outcomes
+        if request.outcome not in outcomes:
+            known = sorted(outcomes) or "none, this workflow declares no outcomes"
+            raise FeedbackError("outcome", f"a declared outcome ({known})")
+        return outcomes[request.outcome]
+    reward = request.reward
+    assert reward is not None
+    if not spec.reward.min <= reward <= spec.reward.max:
+        raise FeedbackError(
+            "reward",
+            f"a number in [{spec.reward.min:g}, {spec.reward.max:g}], got {reward:g}",
+        )
+    return reward
+
+
+def _digest(request: FeedbackRequest) -> str:
+    """What makes two pieces of feedback of one id the same."""
+    body = [request.reward, request.outcome, request.episode_end, request.occurred_at_us]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()

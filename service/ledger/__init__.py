@@ -1,0 +1,1 @@
+"""The ledger: the durable record of decisions and feedback, and the source of truth."""

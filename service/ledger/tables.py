@@ -1,0 +1,113 @@
+"""The ledger's tables. A change here needs a migration beside it."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+spec_versions = Table(
+    "spec_versions",
+    metadata,
+    Column("workflow", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("sha256", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("workflow", "sha256"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("account_id", String(128), primary_key=True),
+    # The head: what a memory must equal before a decision may be made from it.
+    Column("generation", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("decisions", BigInteger, nullable=False),
+    # contract.adaptation.AccountAdaptation, as of the head.
+    Column("phase", String(16), nullable=False),
+    Column("adapted_at", BigInteger),
+    Column("recent_rewards", Text, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Index(None, "workflow", "phase"),
+    Index(None, "updated_at_us"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("decision_id", String(128), primary_key=True),
+    Column("workflow", String(64), nullable=False),
+    Column("account_id", String(128), nullable=False),
+    Column("episode_id", String(128)),
+    Column("spec_version", Integer, nullable=False),
+    Column("policy", String(80), nullable=False),
+    Column("context", Text, nullable=False),  # raw, as it came; JSON
+    Column("asked_for", Text),  # the subset of actions asked for; JSON
+    Column("action", String(64), nullable=False),
+    Column("probability", Float(53), nullable=False),
+    Column("draw", Float(53), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("limits", Text, nullable=False),  # limits applied; JSON
+    Column("generation", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("request_sha256", String(64), nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
+    # Set while a default reward is still to be folded at expiry, null from then on.
+    Column("default_due_at_us", BigInteger),
+    Column("folded", Boolean, nullable=False),
+    ForeignKeyConstraint(
+        ["workflow", "spec_version"], ["spec_versions.workflow", "spec_versions.version"]
+    ),
+    Index(None, "tenant", "workflow", "account_id", "created_at_us"),
+    Index(None, "default_due_at_us"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("decision_id", String(128), primary_key=True),
+    Column("kind", String(8), primary_key=True),  # received, default
+    Column("feedback_id", String(128), primary_key=True),  # "" when none was given
+    Column("workflow", String(64), nullable=False),
+    Column("account_id", String(128), nullable=False),
+    # Null unless it was folded: then the memory's position after the fold.
+    Column("generation", Integer),
+    Column("position", BigInteger),
+    Column("reward", Float(53), nullable=False),
+    Column("outcome", String(64)),
+    Column("episode_end", Boolean, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("occurred_at_us", BigInteger),
+    Column("received_at_us", BigInteger, nullable=False),
+    Column("request_sha256", String(64), nullable=False),
+    ForeignKeyConstraint(["tenant", "decision_id"], ["decisions.tenant", "decisions.decision_id"]),
+    UniqueConstraint("tenant", "workflow", "account_id", "generation", "position"),
+)

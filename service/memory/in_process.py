@@ -1,0 +1,47 @@
+"""Memories in this process: the embedded profile. The least recently used are let go."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from service.ledger.records import AccountKey, Head
+from service.memory.store import PolicyIdentity, StoredMemory
+
+
+class InProcessMemoryStore:
+    """A MemoryStore over a dictionary of at most `capacity` memories."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._memories: OrderedDict[tuple[AccountKey, PolicyIdentity], StoredMemory] = OrderedDict()
+
+    async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
+        """See MemoryStore."""
+        stored = self._memories.get((key, policy))
+        if stored is not None:
+            self._memories.move_to_end((key, policy))
+        return stored
+
+    async def swap(
+        self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
+    ) -> bool:
+        """See MemoryStore."""
+        stored = self._memories.get((key, policy))
+        if (stored.head if stored else None) != expected:
+            return False
+        await self.put(key, policy, new)
+        return True
+
+    async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
+        """See MemoryStore."""
+        self._memories[key, policy] = new
+        self._memories.move_to_end((key, policy))
+        while len(self._memories) > self._capacity:
+            self._memories.popitem(last=False)
+
+    async def ping(self) -> None:
+        """See MemoryStore."""
+
+    async def close(self) -> None:
+        """See MemoryStore."""
+        self._memories.clear()

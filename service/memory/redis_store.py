@@ -1,0 +1,90 @@
+"""Memories in Redis, shared by all replicas. Flushed or old, the ledger makes them whole again.
+
+One key a memory, hash-tagged by account, so that an account's memories share a cluster slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from service.ledger.records import AccountKey, Head
+from service.memory.codec import HEAD_BYTES, CorruptMemoryError, decode, encode, encode_head
+from service.memory.store import MemoryUnavailableError, PolicyIdentity, StoredMemory
+
+R = TypeVar("R")
+
+# KEYS[1] memory; ARGV: expected generation and position ('' for no memory), new bytes, seconds.
+SWAP = f"""
+local stored = redis.call('GETRANGE', KEYS[1], {HEAD_BYTES.start}, {HEAD_BYTES.stop - 1})
+if stored ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+
+
+class RedisMemoryStore:
+    """A MemoryStore on one Redis server."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_seconds: float,
+        idle_seconds: int,
+        on_corrupt: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`on_corrupt` is told why when stored bytes turn out not to be this policy's memory."""
+        self._redis: Any = Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+        )
+        self._timeout = timeout_seconds
+        self._idle = idle_seconds
+        self._on_corrupt = on_corrupt
+        self._swap = self._redis.register_script(SWAP)
+
+    async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
+        """See MemoryStore. Corrupt bytes are reported and read as no memory."""
+        data = await self._ask(self._redis.getex(_name(key, policy), ex=self._idle))
+        if data is None:
+            return None
+        try:
+            return decode(cast(bytes, data), policy)
+        except CorruptMemoryError as error:
+            self._on_corrupt(str(error))
+            return None
+
+    async def swap(
+        self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
+    ) -> bool:
+        """See MemoryStore."""
+        was = b"" if expected is None else encode_head(expected)
+        arguments: list[bytes | int] = [was, encode(new, policy), self._idle]
+        return bool(await self._ask(self._swap(keys=[_name(key, policy)], args=arguments)))
+
+    async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
+        """See MemoryStore."""
+        await self._ask(self._redis.set(_name(key, policy), encode(new, policy), ex=self._idle))
+
+    async def ping(self) -> None:
+        """See MemoryStore."""
+        await self._ask(self._redis.ping())
+
+    async def close(self) -> None:
+        """See MemoryStore."""
+        await self._redis.aclose()
+
+    async def _ask(self, answer: Awaitable[R]) -> R:
+        try:
+            return await asyncio.wait_for(answer, self._timeout)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise MemoryUnavailableError(f"Redis: {error or 'no answer in time'}") from error
+
+
+def _name(key: AccountKey, policy: PolicyIdentity) -> str:
+    return f"acclimate:{{{key.tenant}|{key.workflow}|{key.account_id}}}:memory:{policy.policy}"

@@ -1,0 +1,55 @@
+"""What a memory store is: three operations on one memory at a time. It never computes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from contract.policy import Memory
+from service.ledger.records import AccountKey, Head
+
+
+@dataclass(frozen=True)
+class StoredMemory:
+    """The memory of one account under one policy version, with how much of the past it holds."""
+
+    memory: Memory
+    """Batch 1: `shared` [1, G], `rows` [1, K, H]. Never written to."""
+    head: Head
+
+
+class MemoryUnavailableError(Exception):
+    """The store did not answer in time, or not at all."""
+
+
+class MemoryStore(Protocol):
+    """Keeps memories by (account, policy). Every operation may raise MemoryUnavailableError."""
+
+    async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
+        """The memory, or None when there is none that this policy may use."""
+
+    async def swap(
+        self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
+    ) -> bool:
+        """Stores `new` if the memory stored now is at `expected` (None: there is none)."""
+
+    async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
+        """Stores `new` over whatever is there."""
+
+    async def ping(self) -> None:
+        """Returns when the store answers."""
+
+    async def close(self) -> None:
+        """Lets go of the store."""
+
+
+@dataclass(frozen=True)
+class PolicyIdentity:
+    """What must be equal for a stored memory to be this policy's own."""
+
+    policy: str
+    """Name and version, `bandits/1`."""
+    digest: bytes
+    """32 bytes over graph hashes, onnxruntime's version and the kernel fingerprint."""
+    shared_size: int
+    row_size: int

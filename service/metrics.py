@@ -1,0 +1,146 @@
+"""The service's Prometheus metrics. An account id is never a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.exposition import generate_latest
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
+GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """One application's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.decisions = Counter(
+            "acclimate_decisions",
+            "Decisions committed, by what chose the action.",
+            ["workflow", "policy", "reason"],
+            registry=r,
+        )
+        self.decision_seconds = Histogram(
+            "acclimate_decision_seconds",
+            "From a decision's request to its commit.",
+            ["workflow"],
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.fallbacks = Counter(
+            "acclimate_fallbacks",
+            "Decisions that the policy did not make, by cause.",
+            ["workflow", "cause"],
+            registry=r,
+        )
+        self.limits = Counter(
+            "acclimate_limits_applied",
+            "Decisions from which a hard limit removed an action.",
+            ["workflow", "limit"],
+            registry=r,
+        )
+        self.clipped = Counter(
+            "acclimate_context_clipped",
+            "Context values outside their declared range that were clipped.",
+            ["workflow", "feature"],
+            registry=r,
+        )
+        self.feedback = Counter(
+            "acclimate_feedback",
+            "Feedback by what became of it: folded, recorded, duplicate, default.",
+            ["workflow", "status"],
+            registry=r,
+        )
+        self.feedback_late = Counter(
+            "acclimate_feedback_late",
+            "Feedback that came after its decision's window.",
+            ["workflow"],
+            registry=r,
+        )
+        self.feedback_dangling = Counter(
+            "acclimate_feedback_dangling", "Feedback for a decision nobody knows.", registry=r
+        )
+        self.feedback_seconds = Histogram(
+            "acclimate_feedback_seconds",
+            "From feedback's request to its commit and fold.",
+            ["workflow"],
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.reward = Counter(
+            "acclimate_reward_scaled",
+            "Sum of folded rewards, each scaled to [0, 1] by its workflow's range.",
+            ["workflow"],
+            registry=r,
+        )
+        self.adaptation = Histogram(
+            "acclimate_adaptation_interactions",
+            "Interactions after which an account first adapted.",
+            ["workflow"],
+            buckets=INTERACTIONS,
+            registry=r,
+        )
+        self.adaptation_target = Gauge(
+            "acclimate_adaptation_target_reward",
+            "Mean reward at which an account counts as adapted.",
+            ["workflow"],
+            registry=r,
+        )
+        self.accounts = Gauge(
+            "acclimate_accounts", "Accounts by phase.", ["workflow", "phase"], registry=r
+        )
+        self.memory_rebuilds = Counter(
+            "acclimate_memory_rebuilds",
+            "Memories brought to their account's head by replay, by cause.",
+            ["workflow", "cause"],
+            registry=r,
+        )
+        self.memory_conflicts = Counter(
+            "acclimate_memory_conflicts",
+            "Decisions or folds that found the memory moved on.",
+            ["workflow"],
+            registry=r,
+        )
+        self.memory_corrupt = Counter(
+            "acclimate_memory_corrupt", "Stored memories that were refused.", ["why"], registry=r
+        )
+        self.memory_unavailable = Counter(
+            "acclimate_memory_unavailable", "Calls that the memory store failed.", registry=r
+        )
+        self.commit_seconds = Histogram(
+            "acclimate_ledger_commit_seconds",
+            "Seconds of one group commit.",
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.commit_writes = Histogram(
+            "acclimate_ledger_commit_writes",
+            "Writes in one group commit.",
+            buckets=GROUPS,
+            registry=r,
+        )
+        self.parity = Gauge(
+            "acclimate_policy_parity_difference",
+            "Largest difference to the bundle's parity vectors on this machine.",
+            ["policy"],
+            registry=r,
+        )
+
+    def observe_commit(self, writes: int, seconds: float) -> None:
+        """Told of every group commit."""
+        self.commit_writes.observe(writes)
+        self.commit_seconds.observe(seconds)
+
+    def observe_phases(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Told how many accounts there are by (workflow, phase)."""
+        for (workflow, phase), count in counts.items():
+            self.accounts.labels(workflow, phase).set(count)
+
+    def exposition(self) -> bytes:
+        """Everything, in OpenMetrics text."""
+        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return text

@@ -1,0 +1,142 @@
+"""One process's service, put together: ledger, memories, catalog, decider, learner, jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
+from guardrails.distribution import is_sound
+from service.catalog import Catalog, Workflow, open_catalog
+from service.clock import Clock, now_us
+from service.decide import Decider
+from service.jobs import Jobs
+from service.learn import Learner
+from service.ledger.ledger import Ledger
+from service.ledger.records import Interaction
+from service.memory.in_process import InProcessMemoryStore
+from service.memory.store import MemoryStore
+from service.metrics import Metrics
+from service.recall import Recall
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything a request needs."""
+
+    settings: Settings
+    ledger: Ledger
+    memories: MemoryStore
+    catalog: Catalog
+    recall: Recall
+    decider: Decider
+    learner: Learner
+    jobs: Jobs
+    metrics: Metrics
+
+
+@contextlib.asynccontextmanager
+async def open_service(
+    settings: Settings, clock: Clock = now_us, *, schedule: bool = True
+) -> AsyncIterator[Service]:
+    """The service, verified and warm; `schedule` runs its jobs in the background.
+
+    Raises SpecError, BundleError and LedgerUnavailableError.
+    """
+    metrics = Metrics()
+    ledger = Ledger.open(settings.ledger, metrics.observe_commit)
+    try:
+        catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
+        memories = _open_memories(settings, metrics)
+        recall = Recall(ledger, memories, catalog, metrics)
+        learner = Learner(ledger, recall, catalog, metrics, clock)
+        service = Service(
+            settings,
+            ledger,
+            memories,
+            catalog,
+            recall,
+            Decider(ledger, recall, metrics, clock, settings.draw_key()),
+            learner,
+            Jobs(
+                ledger,
+                memories,
+                recall,
+                learner,
+                catalog,
+                metrics,
+                clock,
+                settings.job_interval_seconds,
+            ),
+            metrics,
+        )
+        for workflow in catalog.workflows.values():
+            warm_up(workflow)
+            policy = workflow.policy
+            metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
+            metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
+        jobs = asyncio.create_task(service.jobs.run()) if schedule else None
+        try:
+            yield service
+        finally:
+            if jobs is not None:
+                jobs.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await jobs
+            await memories.close()
+    finally:
+        await ledger.close()
+
+
+def warm_up(workflow: Workflow) -> None:
+    """One whole decision and its fold on an example, with nothing recorded.
+
+    Raises RuntimeError when the policy gives no distribution.
+    """
+    started = time.perf_counter()
+    context = example_context(workflow.spec)
+    allowed = workflow.limits.allow(context, None)
+    probabilities = workflow.probabilities(workflow.blank(), 0, context, allowed.mask)
+    if not is_sound(probabilities, allowed.mask):
+        raise RuntimeError(f"{workflow.spec.policy} gives no distribution on {workflow.name}")
+    action = workflow.spec.action_ids[int(np.argmax(probabilities))]
+    example = Interaction(1, workflow.version, context, action, workflow.spec.reward.max, True)
+    workflow.fold(workflow.blank(), example, workflow.spec)
+    log.info("%s is warm after %.1f ms", workflow.name, 1e3 * (time.perf_counter() - started))
+
+
+def example_context(spec: WorkflowSpec) -> dict[str, Any]:
+    """A context that the workflow takes: middles of ranges, first values, false."""
+    example: dict[str, Any] = {}
+    for name, feature in spec.context.items():
+        match feature:
+            case CategoryFeature(values=values):
+                example[name] = values[0]
+            case BooleanFeature():
+                example[name] = False
+            case _:
+                example[name] = (feature.min + feature.max) / 2
+    return example
+
+
+def _open_memories(settings: Settings, metrics: Metrics) -> MemoryStore:
+    if settings.redis_url is None:
+        return InProcessMemoryStore(settings.in_process_memories)
+    from service.memory.redis_store import RedisMemoryStore  # only the production extra has redis
+
+    return RedisMemoryStore(
+        settings.redis_url,
+        settings.memory_timeout_seconds,
+        settings.memory_idle_seconds,
+        lambda why: metrics.memory_corrupt.labels(why).inc(),
+    )

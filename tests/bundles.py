@@ -1,0 +1,189 @@
+"""A bundle whose memory can be read: rows count wins and pulls, shared sums done and context."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx.parser import parse_model
+
+from contract.bundle import (
+    ActionRange,
+    Blank,
+    Graph,
+    Manifest,
+    Provenance,
+    Tensor,
+    sha256_of,
+)
+from contract.policy import Memory, OnnxPolicy, roll
+
+SHARED, ROW, CONTEXT, FEATURES = 2, 2, 3, 1
+
+# A wins' share of pulls, a nudge from context and feature, and a masked softmax.
+DECIDE = """<ir_version: 9, opset_import: ["" : 18]>
+decide (float[B, 2] shared, float[B, K, 2] rows, float[B, 3] context, bool[B, K] action_mask,
+        float[B, 2] horizon_left, float[B, K, 1] action_features)
+    => (float[B, K] probabilities, float[B] value)
+    <int64[1] last = {2}, int64[1] one = {1}, int64[2] split = {1, 1}, float[1] low = {-1e30},
+     float prior = {1.0}, float scale = {4.0}, float nudge = {0.1}, float zero = {0.0}>
+{
+    wins, pulls = Split <axis = 2> (rows, split)
+    smoothed = Add (pulls, prior)
+    share = Div (wins, smoothed)
+    steep = Mul (share, scale)
+    summed = ReduceSum <keepdims = 1> (context, one)
+    wide = Unsqueeze (summed, last)
+    felt = Mul (wide, action_features)
+    small = Mul (felt, nudge)
+    scores = Add (steep, small)
+    logits = Squeeze (scores, last)
+    masked = Where (action_mask, logits, low)
+    soft = Softmax <axis = 1> (masked)
+    probabilities = Where (action_mask, soft, zero)
+    value = ReduceMax <keepdims = 0> (probabilities, one)
+}"""
+
+LEARN = """<ir_version: 9, opset_import: ["" : 18]>
+learn (float[B, 2] shared, float[B, K, 2] rows, float[B, 3] context, int64[B] action,
+       float[B] reward, float[B] done, float[B, K, 1] action_features)
+    => (float[B, 2] shared_next, float[B, K, 2] rows_next)
+    <int64[1] one = {1}, int64[1] last = {2}, int64 axis1 = {1}, float[2] off_on = {0.0, 1.0},
+     float half = {0.5}, float unit = {1.0}>
+{
+    shape = Shape (rows)
+    depth = Gather <axis = 0> (shape, axis1)
+    hot = OneHot <axis = 1> (action, depth, off_on)
+    up = Add (reward, unit)
+    win = Mul (up, half)
+    win1 = Unsqueeze (win, one)
+    won = Mul (hot, win1)
+    won3 = Unsqueeze (won, last)
+    hot3 = Unsqueeze (hot, last)
+    change = Concat <axis = 2> (won3, hot3)
+    rows_next = Add (rows, change)
+    done1 = Unsqueeze (done, one)
+    summed = ReduceSum <keepdims = 1> (context, one)
+    both = Concat <axis = 1> (done1, summed)
+    shared_next = Add (shared, both)
+}"""
+
+NAN_AFTER_FIRST_WIN = DECIDE.replace(
+    "    value =",
+    "    broken = Log (wins)\n    value =",
+)
+
+
+def write_counting_bundle(
+    directory: Path, name: str = "counting", version: int = 1, *, decide: str = DECIDE
+) -> Path:
+    """A whole bundle at `directory/<name>/<version>`, parity vectors and all."""
+    home = directory / name / str(version)
+    home.mkdir(parents=True)
+    for graph, text in (("decide", decide), ("learn", LEARN)):
+        model = parse_model(text)
+        onnx.checker.check_model(model)
+        onnx.save(model, str(home / f"{graph}.onnx"))
+    (home / "report.md").write_text("A policy for tests.\n")
+    np.savez(home / "parity.npz", **_vectors(home))
+    manifest = _manifest(home, name, version)
+    (home / "manifest.json").write_text(manifest.model_dump_json(indent=1))
+    return home
+
+
+def _manifest(home: Path, name: str, version: int) -> Manifest:
+    f32 = "float32"
+    memory = {"shared": ["B", SHARED], "rows": ["B", "K", ROW]}
+    extra = {"context": ["B", CONTEXT], "action_features": ["B", "K", FEATURES]}
+
+    def graph(inputs: dict[str, tuple[list[Any], str]], outputs: dict[str, list[Any]]) -> Graph:
+        return Graph(
+            inputs={key: Tensor(shape=shape, dtype=kind) for key, (shape, kind) in inputs.items()},  # type: ignore[arg-type]
+            outputs={key: Tensor(shape=shape, dtype=f32) for key, shape in outputs.items()},  # type: ignore[arg-type]
+        )
+
+    common = {key: (shape, f32) for key, shape in (memory | extra).items()}
+    return Manifest(
+        name=name,
+        version=version,
+        network="counting",
+        task_family="none",
+        actions=ActionRange(min=2, max=50),
+        context_size=CONTEXT,
+        action_feature_size=FEATURES,
+        shared_size=SHARED,
+        row_size=ROW,
+        blank=Blank(shared=[0.0] * SHARED, row=[0.0] * ROW),
+        graphs={
+            "decide": graph(
+                common | {"action_mask": (["B", "K"], "bool"), "horizon_left": (["B", 2], f32)},
+                {"probabilities": ["B", "K"], "value": ["B"]},
+            ),
+            "learn": graph(
+                common | {"action": (["B"], "int64"), "reward": (["B"], f32), "done": (["B"], f32)},
+                {"shared_next": memory["shared"], "rows_next": memory["rows"]},
+            ),
+        },
+        sha256={key: sha256_of(home / key) for key in ("decide.onnx", "learn.onnx", "parity.npz")},
+        provenance=Provenance(
+            command="none", seed=0, date="2026-11-22", steps=0, versions={}, torch_parity=0.0
+        ),
+    )
+
+
+def _vectors(home: Path) -> dict[str, Any]:
+    """Parity vectors of the graphs in `home`, as an export writes them."""
+    rng = np.random.default_rng(0)
+    batch, actions = 3, 4
+    state = {
+        "shared": rng.random((batch, SHARED), np.float32),
+        "rows": np.cumsum(rng.random((batch, actions, ROW), np.float32), axis=2),
+        "context": rng.random((batch, CONTEXT), np.float32),
+        "action_features": rng.random((batch, actions, FEATURES), np.float32),
+    }
+    mask = np.ones((batch, actions), bool)
+    mask[0, 1] = False
+    calls: dict[str, dict[str, Any]] = {
+        "decide": state | {"action_mask": mask, "horizon_left": rng.random((batch, 2), np.float32)},
+        "learn": state
+        | {
+            "action": np.array([0, 3, 1]),
+            "reward": np.array([-1, 1, 0.5], np.float32),
+            "done": np.ones(batch, np.float32),
+        },
+    }
+    vectors: dict[str, Any] = {}
+    for graph, feeds in calls.items():
+        session = ort.InferenceSession(str(home / f"{graph}.onnx"))
+        names = [output.name for output in session.get_outputs()]
+        wanted = {one.name for one in session.get_inputs()}
+        outputs = session.run(names, {key: feeds[key] for key in wanted})
+        vectors |= {f"{graph}/0/in/{key}": feeds[key] for key in wanted}
+        vectors |= {f"{graph}/0/out/{key}": one for key, one in zip(names, outputs, strict=True)}
+    steps = 100
+    vectors |= {
+        "roll/actions": np.array(actions),
+        "roll/action": rng.integers(0, actions, steps),
+        "roll/reward": rng.choice(np.array([-1, 1], np.float32), steps),
+        "roll/done": np.ones(steps, np.float32),
+        "roll/context": rng.random((steps, CONTEXT), np.float32),
+        "roll/action_features": rng.random((actions, FEATURES), np.float32),
+    }
+    rolled = _roll(home, vectors)
+    return vectors | {"roll/shared": rolled.shared, "roll/rows": rolled.rows}
+
+
+def _roll(home: Path, vectors: dict[str, Any]) -> Memory:
+    sessions = {"learn": ort.InferenceSession(str(home / "learn.onnx"))}
+    (home / "parity.npz").write_bytes(b"")
+    return roll(OnnxPolicy(_manifest(home, "counting", 1), sessions), vectors)
+
+
+def edit_manifest(home: Path, **changes: Any) -> None:
+    """Writes fields over the manifest of a bundle."""
+    path = home / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
