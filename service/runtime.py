@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from contract.bundle import BundleError
 from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
 from guardrails.distribution import is_sound
 from service.catalog import Catalog, Workflow, open_catalog
@@ -101,14 +102,17 @@ async def open_service(
 def warm_up(workflow: Workflow) -> None:
     """One whole decision and its fold on an example, with nothing recorded.
 
-    Raises RuntimeError when the policy gives no distribution.
+    Raises BundleError when the policy gives no distribution.
     """
     started = time.perf_counter()
     context = example_context(workflow.spec)
     allowed = workflow.limits.allow(context, None)
     probabilities = workflow.probabilities(workflow.blank(), 0, context, allowed.mask)
     if not is_sound(probabilities, allowed.mask):
-        raise RuntimeError(f"{workflow.spec.policy} gives no distribution on {workflow.name}")
+        raise BundleError(
+            f"policy {workflow.spec.policy} gives no distribution for a new account of workflow "
+            f"{workflow.name}, expected probabilities that sum to 1"
+        )
     action = workflow.spec.action_ids[int(np.argmax(probabilities))]
     example = Interaction(1, workflow.version, context, action, workflow.spec.reward.max, True)
     workflow.fold(workflow.blank(), example, workflow.spec)

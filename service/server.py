@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import uvicorn
 
@@ -49,4 +50,10 @@ async def _serve(settings: Settings) -> None:
             log_config=None,
             timeout_graceful_shutdown=10,
         )
-        await uvicorn.Server(config).serve()
+        # Bound here, so that a port that is taken is an error of ours with its own words.
+        try:
+            listening = socket.create_server((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise RefusedToStartError(f"cannot listen on {where}: {error.strerror}") from error
+        await uvicorn.Server(config).serve([listening])

@@ -149,7 +149,7 @@ async def list_workflows(service: Running) -> WorkflowList:
     return WorkflowList(workflows=[_workflow_record(one) for one in served])
 
 
-@router.get("/workflows/{workflow}", responses=documented(404), tags=["workflows"])
+@router.get("/workflows/{workflow}", responses=documented(404, 422), tags=["workflows"])
 async def read_workflow(service: Running, workflow: str) -> WorkflowRecord:
     """One workflow being served."""
     return _workflow_record(_workflow(service, workflow))
