@@ -10,7 +10,14 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from contract.encode import context_size
 from contract.spec import WorkflowSpec
@@ -18,6 +25,15 @@ from contract.spec import WorkflowSpec
 GRAPHS = ("decide", "learn")
 BUNDLE_FILES = ("decide.onnx", "learn.onnx", "parity.npz")
 """The files whose SHA-256 the manifest pins; `report.md` and its pictures are for people."""
+
+GraphName = Literal["decide", "learn"]
+
+_KNOWN = frozenset({"shared", "rows", "context", "action_features"})
+STEP: dict[GraphName, tuple[frozenset[str], frozenset[str]]] = {
+    "decide": (_KNOWN | {"action_mask", "horizon_left"}, frozenset({"probabilities", "value"})),
+    "learn": (_KNOWN | {"action", "reward", "done"}, frozenset({"shared_next", "rows_next"})),
+}
+"""What each graph may take, and what it gives, by name; `learn` may leave out a memory part."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -87,9 +103,33 @@ class Manifest(_Part):
     row_size: Annotated[int, Field(ge=0)]
     """H, floats an action; 0: the memory has no rows."""
     blank: Blank
-    graphs: dict[Literal["decide", "learn"], Graph]
+    graphs: dict[GraphName, Graph]
     sha256: dict[str, Sha256]
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        for name, (inputs, outputs) in STEP.items():
+            if name not in self.graphs:
+                raise ValueError(f"graphs.{name}: expected its inputs and outputs, got nothing")
+            takes, gives = set(self.graphs[name].inputs), set(self.graphs[name].outputs)
+            if not takes <= inputs:
+                raise ValueError(
+                    f"graphs.{name}.inputs: expected some of {sorted(inputs)}, got {sorted(takes)}"
+                )
+            if not gives <= outputs or (name == "decide" and gives != outputs):
+                raise ValueError(
+                    f"graphs.{name}.outputs: expected {sorted(outputs)}, got {sorted(gives)}"
+                )
+        for part, size, floats in (
+            ("shared", self.shared_size, self.blank.shared),
+            ("row", self.row_size, self.blank.row),
+        ):
+            if len(floats) != size:
+                raise ValueError(
+                    f"blank.{part}: expected {size} floats as {part}_size says, got {len(floats)}"
+                )
+        return self
 
     @property
     def policy(self) -> str:
@@ -150,4 +190,6 @@ def sha256_of(path: Path) -> str:
 
 def _first_problem(error: ValidationError) -> str:
     first: Any = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message

@@ -39,7 +39,7 @@ def check_context(
     for name in context:
         if name not in spec.context:
             known = ", ".join(spec.context) or "none, this workflow declares no context"
-            raise ContextError(name, f"a declared feature ({known})")
+            raise ContextError(_printable(name), f"a declared feature ({known})")
     checked: dict[str, Any] = {}
     clipped: list[str] = []
     for name, feature in spec.context.items():
@@ -80,6 +80,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def _printable(name: str) -> str:
+    """A name nobody declared, fit for a message: short, and of characters that can be encoded."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 64 else f"{text[:61]}..."
+
+
 def context_size(spec: WorkflowSpec) -> int:
     """How many slots the context takes that feeds the policy."""
     sizes = (
@@ -91,18 +97,20 @@ def context_size(spec: WorkflowSpec) -> int:
 
 
 def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) -> Float32:
-    """A checked context as `[size]` slots in [−1, 1], in declared order, zeros to the right.
+    """A checked context as `[size]` slots in [−1, 1], in name order, zeros to the right.
 
     Numbers map linearly from [min, max], booleans to ±1, categories to a one-hot.
+    The order in which a file declares features is not part of a spec's identity, so it counts for
+    nothing here.
     """
     slots: list[float] = []
-    for name, feature in spec.context.items():
+    for name, feature in sorted(spec.context.items()):
         if feature.feeds != "policy":
             continue
         value = context[name]
         match feature:
             case NumberFeature(min=low, max=high):
-                slots.append(2.0 * (value - low) / (high - low) - 1.0)
+                slots.append(2.0 * ((value - low) / (high - low)) - 1.0)
             case CategoryFeature(values=values):
                 slots.extend(float(value == one) for one in values)
             case BooleanFeature():
@@ -114,7 +122,7 @@ def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) ->
 
 def encode_reward(reward: ArrayLike, low: float, high: float) -> Float32:
     """Rewards in [low, high], any shape, as float32 in [−1, 1]."""
-    scaled = 2.0 * (np.asarray(reward, np.float64) - low) / (high - low) - 1.0
+    scaled = 2.0 * ((np.asarray(reward, np.float64) - low) / (high - low)) - 1.0
     return np.asarray(scaled, np.float32)
 
 

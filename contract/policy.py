@@ -7,7 +7,7 @@ onnxruntime, not torch, is the reference for stored memories.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,9 @@ Array = NDArray[Any]
 
 PARITY_TOLERANCE = 1e-5
 """How far this machine's outputs may be from the exported ones before a bundle is refused."""
+
+ORT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
+"""The manifest's dtypes in onnxruntime's words."""
 
 
 class Memory(NamedTuple):
@@ -90,7 +93,7 @@ class OnnxPolicy:
         action_mask bool `[B, K]`; horizon_left `[B, 2]`; context `[B, C]`; action_features
         `[B, K, F]`. Inputs that the policy does not take are ignored.
         """
-        probabilities, value = self._run(
+        outputs = self._run(
             "decide",
             {
                 "shared": memory.shared,
@@ -101,7 +104,8 @@ class OnnxPolicy:
                 "action_features": action_features,
             },
         )
-        return probabilities, value
+        named = dict(zip(self._outputs["decide"], outputs, strict=True))
+        return named["probabilities"], named["value"]
 
     def learn(
         self,
@@ -155,7 +159,7 @@ def verify_parity(policy: OnnxPolicy, directory: Path) -> Parity:
         difference = max(_replay_calls(policy, vectors), default=0.0)
         rolled = roll(policy, vectors)
         expected = Memory(vectors["roll/shared"], vectors["roll/rows"])
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # zipfile, zlib, numpy and onnxruntime each raise their own types
         raise BundleError(f"{path}: expected whole parity vectors, but {error}") from error
     for part, wanted in zip(rolled, expected, strict=True):
         difference = max(difference, _distance(part, wanted))
@@ -213,7 +217,7 @@ def _distance(found: Array, wanted: Array) -> float:
 
 
 def _refuse_other_signature(path: Path, session: ort.InferenceSession, manifest: Manifest) -> None:
-    """The graph must take and give exactly what the manifest names."""
+    """The graph must take and give exactly what the manifest names, in its shapes and dtypes."""
     declared = manifest.graphs[path.stem]  # type: ignore[index]
     for kind, found, wanted in (
         ("inputs", session.get_inputs(), declared.inputs),
@@ -224,3 +228,18 @@ def _refuse_other_signature(path: Path, session: ort.InferenceSession, manifest:
                 f"{path}: {kind}: expected {sorted(wanted)} as in the manifest, "
                 f"got {sorted(tensor.name for tensor in found)}"
             )
+        for tensor in found:
+            told = wanted[tensor.name]
+            if tensor.type != ORT_TYPES[told.dtype] or not _same_shape(tensor.shape, told.shape):
+                raise BundleError(
+                    f"{path}: {kind}.{tensor.name}: expected {told.dtype} {told.shape} as in the "
+                    f"manifest, got {tensor.type} {tensor.shape}"
+                )
+
+
+def _same_shape(found: Sequence[int | str | None], wanted: Sequence[int | str]) -> bool:
+    """Whether the sizes agree; a graph has its own names for the axes that are dynamic."""
+    if len(found) != len(wanted):
+        return False
+    pairs = zip(found, wanted, strict=True)
+    return all(a == b if isinstance(b, int) else not isinstance(a, int) for a, b in pairs)

@@ -39,6 +39,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _refuse_empty_range(low: float, high: float) -> None:
+    if not low < high:
+        raise ValueError(f"min must be below max, got min={low:g}, max={high:g}")
+    if math.isinf(high - low):
+        raise ValueError(f"max - min must be finite, got min={low:g}, max={high:g}")
+
+
 class Action(_Part):
     """One thing that may be done."""
 
@@ -59,8 +66,7 @@ class NumberFeature(_Part):
 
     @model_validator(mode="after")
     def _range(self) -> NumberFeature:
-        if not self.min < self.max:
-            raise ValueError(f"min must be below max, got min={self.min:g}, max={self.max:g}")
+        _refuse_empty_range(self.min, self.max)
         return self
 
 
@@ -98,8 +104,7 @@ class Reward(_Part):
 
     @model_validator(mode="after")
     def _range(self) -> Reward:
-        if not self.min < self.max:
-            raise ValueError(f"min must be below max, got min={self.min:g}, max={self.max:g}")
+        _refuse_empty_range(self.min, self.max)
         for name, reward in self.outcomes.items():
             if not self.min <= reward <= self.max:
                 raise ValueError(
@@ -246,18 +251,30 @@ def _refuse_duplicates(where: str, values: list[str]) -> None:
         raise ValueError(f"{where} must be distinct, got {twice} more than once")
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, whose errors all have a line: also those of a date or number in a scalar."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
+
+
 def parse_workflow(text: str, source: str = "<text>") -> WorkflowSpec:
     """The spec in the YAML `text`; `source` names it in errors. Raises SpecError."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None:
             _refuse_duplicate_keys(node, source)
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
+        problem = str(getattr(error, "problem", None) or error).removeprefix("but ")
         raise SpecError(f"{source}{line}: expected YAML, but {problem}") from error
+    except RecursionError as error:
+        raise SpecError(f"{source}:1: expected YAML, but it is nested without end") from error
     if not isinstance(data, dict):
         raise SpecError(f"{source}:1: expected a mapping of workflow fields")
     try:
@@ -277,7 +294,9 @@ def load_workflow(path: Path) -> WorkflowSpec:
 
 def _problem(error: Any, node: yaml.Node | None, source: str) -> str:
     """One validation error as `file:line: field: what was expected`."""
-    location = [part for part in error["loc"] if part not in ("number", "category", "boolean")]
+    location = list(error["loc"])
+    if location[:1] == ["context"]:  # the third part is the feature's type, not a field
+        del location[2:3]
     message = re.sub(r"^Value error, ", "", error["msg"])
     if error["type"] == "extra_forbidden":
         message = "unknown field"
@@ -315,8 +334,10 @@ def _refuse_duplicate_keys(node: yaml.Node, source: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{source}:{line}: expected a field's name, got a collection")
             if key.value in seen:
-                line = key.start_mark.line + 1
                 raise SpecError(f"{source}:{line}: {key.value}: declared twice in one mapping")
             seen.add(key.value)
             _refuse_duplicate_keys(value, source)

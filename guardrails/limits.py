@@ -32,7 +32,10 @@ class Limits:
         self._ids = spec.action_ids
         self._safe = spec.guardrails.safe_action
         self._conditions = [
-            (limit.name, Condition(spec, f"guardrails.limits.{i}", limit.forbid, of_action=True))
+            (
+                limit.name,
+                Condition(spec, f"guardrails.limits.{i}.forbid", limit.forbid, of_action=True),
+            )
             for i, limit in enumerate(spec.guardrails.limits)
         ]
         self._actions = [

@@ -72,9 +72,14 @@ learn (float[B, 2] shared, float[B, K, 2] rows, float[B, 3] context, int64[B] ac
     shared_next = Add (shared, both)
 }"""
 
-NAN_AFTER_FIRST_WIN = DECIDE.replace(
+# Sound on the parity vectors, NaN (0 wins / 0 pulls) for an account nothing is known of.
+NAN_WHEN_BLANK = DECIDE.replace("    probabilities = Where", "    sound = Where").replace(
     "    value =",
-    "    broken = Log (wins)\n    value =",
+    """    rate = Div (wins, pulls)
+    rates = Squeeze (rate, last)
+    nothing = Mul (rates, zero)
+    probabilities = Add (sound, nothing)
+    value =""",
 )
 
 
@@ -102,8 +107,8 @@ def _manifest(home: Path, name: str, version: int) -> Manifest:
 
     def graph(inputs: dict[str, tuple[list[Any], str]], outputs: dict[str, list[Any]]) -> Graph:
         return Graph(
-            inputs={key: Tensor(shape=shape, dtype=kind) for key, (shape, kind) in inputs.items()},  # type: ignore[arg-type]
-            outputs={key: Tensor(shape=shape, dtype=f32) for key, shape in outputs.items()},  # type: ignore[arg-type]
+            inputs={key: Tensor(shape=shape, dtype=kind) for key, (shape, kind) in inputs.items()},
+            outputs={key: Tensor(shape=shape, dtype=f32) for key, shape in outputs.items()},
         )
 
     common = {key: (shape, f32) for key, shape in (memory | extra).items()}

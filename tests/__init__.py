@@ -1,0 +1,1 @@
+"""The tests, one folder a room; `house` tests the house itself."""

@@ -1,0 +1,1 @@
+"""Tests of the house: its walls, its papers, its containers and the servers it is tested on."""
