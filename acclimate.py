@@ -4,6 +4,7 @@ import typer
 
 import benchmarks.cli
 import service.cli
+import training.cli
 import training.evaluate_cli
 
 main = typer.Typer(
@@ -12,6 +13,8 @@ main = typer.Typer(
     add_completion=False,
     epilog="Start with `acclimate demo`, then `acclimate serve`.",
 )
-main.add_typer(service.cli.app)
-main.add_typer(benchmarks.cli.app)
+main.command("demo")(benchmarks.cli.demo)
+main.command("serve")(service.cli.serve_command)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
+main.add_typer(training.cli.train_app, name="train")
+main.command("export")(training.cli.export)

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from service.catalog import Workflow
 from service.clock import Clock
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Decision
-from service.ledger.writes import Behind, Committed, record_decision
+from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
@@ -93,9 +92,7 @@ class Decider:
                 workflow, key, decision_id, request, stored, allowed, choice, row, drawn
             )
             current = stored is not None and catch_up < CATCH_UPS
-            outcome = await self._ledger.commit(
-                key, partial(record_decision, decision=decision, must_be_current=current)
-            )
+            outcome = await self._ledger.record_decision(DecisionWrite(decision, current))
             if isinstance(outcome, Committed):
                 break
             self._metrics.memory_conflicts.labels(workflow.name).inc()

@@ -1,4 +1,4 @@
-"""Learn: validate → commit position and feedback to the ledger → fold the memory → answer.
+"""Learn: commit feedback and its position to the ledger → fold the memory → answer.
 
 Once committed, a failing memory store fails nothing: the next decision finds the memory behind
 and brings it to the head.
@@ -11,14 +11,13 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from functools import partial
 
 from contract.spec import WorkflowSpec
 from service.catalog import Catalog
 from service.clock import Clock
 from service.ledger.ledger import Ledger
 from service.ledger.records import Decision, DecisionUnknownError, Feedback, Interaction
-from service.ledger.writes import Recorded, record_default, record_feedback
+from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
 from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
 from service.recall import Recall
@@ -64,11 +63,40 @@ class Learner:
         """The committed feedback. Raises DecisionUnknownError, FeedbackError, BodyConflictError
         and LedgerUnavailableError."""
         started = time.perf_counter()
-        decision = await self._ledger.decision(request.tenant, request.decision_id)
-        if decision is None:
+        now = self._clock()
+        try:
+            recorded = await self._ledger.record_feedback(
+                FeedbackWrite(
+                    tenant=request.tenant,
+                    decision_id=request.decision_id,
+                    feedback_id=request.feedback_id or "",
+                    request_sha256=_digest(request),
+                    received_at_us=now,
+                    interpret=lambda decision: self._interpret(request, decision, now),
+                )
+            )
+        except DecisionUnknownError:
             self._metrics.feedback_dangling.inc()
-            raise DecisionUnknownError(request.decision_id)
-        spec = self._catalog.spec(decision.key.workflow, decision.spec_version)
+            raise
+        await self._fold(recorded)
+        self._count(recorded, time.perf_counter() - started)
+        return recorded
+
+    async def fold_default(self, decision: Decision) -> Recorded | None:
+        """Folds the default reward of a decision whose window has closed; None: not due."""
+        spec = self._spec_of(decision)
+        recorded = await self._ledger.record_default(DefaultWrite(decision, spec, self._clock()))
+        if recorded is not None:
+            await self._fold(recorded)
+            self._count(recorded, None)
+        return recorded
+
+    def _interpret(
+        self, request: FeedbackRequest, decision: Decision, now_us: int
+    ) -> tuple[Feedback, WorkflowSpec]:
+        """What the request means under the spec that its decision was made under. Called where
+        the decision is found, inside the commit. Raises FeedbackError."""
+        spec = self._spec_of(decision)
         given = Feedback(
             key=decision.key,
             decision_id=decision.decision_id,
@@ -78,27 +106,13 @@ class Learner:
             outcome=request.outcome,
             episode_end=request.episode_end,
             occurred_at_us=request.occurred_at_us,
-            received_at_us=self._clock(),
+            received_at_us=now_us,
             request_sha256=_digest(request),
         )
-        recorded = await self._ledger.commit(
-            decision.key, partial(record_feedback, given=given, spec=spec)
-        )
-        await self._fold(recorded)
-        self._count(recorded, spec, time.perf_counter() - started)
-        return recorded
+        return given, spec
 
-    async def fold_default(self, decision: Decision) -> Recorded | None:
-        """Folds the default reward of a decision whose window has closed; None: not due."""
-        spec = self._catalog.spec(decision.key.workflow, decision.spec_version)
-        recorded = await self._ledger.commit(
-            decision.key,
-            partial(record_default, decision=decision, spec=spec, now_us=self._clock()),
-        )
-        if recorded is not None:
-            await self._fold(recorded)
-            self._count(recorded, spec, None)
-        return recorded
+    def _spec_of(self, decision: Decision) -> WorkflowSpec:
+        return self._catalog.spec(decision.key.workflow, decision.spec_version)
 
     async def _fold(self, recorded: Recorded) -> None:
         """Brings the memory to the head; a duplicate does so too, and heals what a crash left."""
@@ -122,8 +136,9 @@ class Learner:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the memory is folded later: %s", error)
 
-    def _count(self, recorded: Recorded, spec: WorkflowSpec, seconds: float | None) -> None:
-        name, given = spec.workflow, recorded.feedback
+    def _count(self, recorded: Recorded, seconds: float | None) -> None:
+        given, spec = recorded.feedback, self._spec_of(recorded.decision)
+        name = spec.workflow
         self._metrics.feedback.labels(name, status(recorded)).inc()
         if seconds is not None:
             self._metrics.feedback_seconds.labels(name).observe(seconds)

@@ -26,7 +26,7 @@ from service.clock import to_us
 from service.decide import DecisionRequest
 from service.learn import FeedbackRequest, status
 from service.ledger.records import AccountKey, Decision, DecisionUnknownError, Feedback
-from service.ledger.writes import Recorded
+from service.ledger.settle import Recorded
 from service.runtime import Service
 
 router = APIRouter(prefix="/v1")

@@ -1,7 +1,7 @@
 """Group commit: concurrent writes share one transaction, one thread and one fsync.
 
-A write is a function of a connection. One that fails fails alone, in its own savepoint; when the
-commit itself fails, every write of the group fails and nothing of it was kept.
+A write that is refused fails alone and changes nothing; when the commit itself fails, every write
+of the group fails and nothing of it was kept.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 
-from service.ledger.records import AccountKey, LedgerUnavailableError
-
-R = TypeVar("R")
+from service.clock import now_us
+from service.ledger.records import LedgerUnavailableError
+from service.ledger.rows import load, store
+from service.ledger.settle import Write
 
 LARGEST_GROUP = 256
 """Writes in one transaction at most."""
@@ -27,11 +28,10 @@ LARGEST_GROUP = 256
 
 @dataclass
 class _Pending:
-    key: AccountKey
-    write: Callable[[Connection], Any]
+    write: Write
     done: asyncio.Future[Any]
-    result: Any = None
-    error: BaseException | None = field(default=None)
+    outcome: Any = None
+    error: Exception | None = None
 
 
 class GroupCommit:
@@ -47,19 +47,15 @@ class GroupCommit:
         self._closing = False
         self._task = asyncio.create_task(self._run())
 
-    async def submit(self, key: AccountKey, write: Callable[[Connection], R]) -> R:
-        """What `write` returned, once durable. Raises what it raised, or LedgerUnavailableError.
-
-        `write` may run twice (in two savepoints, the first rolled back): it must not act outside
-        its connection.
-        """
+    async def submit(self, write: Write) -> Any:
+        """What the write was settled as, once durable. Raises what settling it raised, or
+        LedgerUnavailableError."""
         if self._closing:
             raise LedgerUnavailableError("the service is shutting down")
-        item = _Pending(key, write, asyncio.get_running_loop().create_future())
+        item = _Pending(write, asyncio.get_running_loop().create_future())
         self._pending.append(item)
         self._wake.set()
-        result: R = await item.done
-        return result
+        return await item.done
 
     async def close(self) -> None:
         """Commits what is pending, then stops."""
@@ -86,36 +82,33 @@ class GroupCommit:
                 if item.done.cancelled():
                     continue
                 if item.error is None:
-                    item.done.set_result(item.result)
+                    item.done.set_result(item.outcome)
                 else:
                     item.done.set_exception(item.error)
 
     def _commit(self, group: Sequence[_Pending]) -> None:
-        """Runs in the writer thread. Account locks are taken in key order, so that the groups of
-        two processes cannot wait for each other; within one account, order of arrival."""
+        """Runs in the writer thread. A lost race with another process for a key is run again: then
+        the row that won is seen."""
         try:
-            with self._engine.begin() as connection:
-                for item in sorted(group, key=lambda item: item.key):
-                    _attempt(item, connection)
+            for last in (False, False, True):
+                try:
+                    self._attempt(group)
+                    return
+                except IntegrityError:
+                    if last:
+                        raise
         except Exception as error:
             for item in group:
                 item.error = LedgerUnavailableError(f"the ledger did not commit: {error}")
                 item.error.__cause__ = error
 
-
-def _attempt(item: _Pending, connection: Connection) -> None:
-    """Runs one write in a savepoint. A lost race for a key is tried once more: the second time it
-    sees the row that won."""
-    for last in (False, True):
-        try:
-            with connection.begin_nested():
-                item.result = item.write(connection)
-            return
-        except IntegrityError as error:
-            if last:
-                item.error = LedgerUnavailableError(f"the ledger refused a row: {error}")
-        except SQLAlchemyError:
-            raise
-        except Exception as error:
-            item.error = error
-            return
+    def _attempt(self, group: Sequence[_Pending]) -> None:
+        with self._engine.begin() as connection:
+            view = load(connection, (item.write for item in group), now_us())
+            for item in group:
+                item.outcome, item.error = None, None
+                try:
+                    item.outcome = item.write.settle(view)
+                except Exception as error:
+                    item.error = error
+            store(connection, view)

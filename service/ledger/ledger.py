@@ -30,8 +30,16 @@ from service.ledger.records import (
     Interaction,
     LedgerUnavailableError,
 )
+from service.ledger.rows import find_account, find_decision, find_feedback
+from service.ledger.settle import (
+    Behind,
+    Committed,
+    DecisionWrite,
+    DefaultWrite,
+    FeedbackWrite,
+    Recorded,
+)
 from service.ledger.tables import accounts, decisions, feedback, spec_versions
-from service.ledger.writes import find_account, find_decision, find_feedback
 
 R = TypeVar("R")
 
@@ -61,9 +69,22 @@ class Ledger:
             raise LedgerUnavailableError(f"the ledger cannot be opened: {error}") from error
         return cls(engine, observe)
 
-    async def commit(self, key: AccountKey, write: Callable[[Connection], R]) -> R:
-        """What `write` returned, durable. Raises LedgerUnavailableError and what `write` raised."""
-        return await self._commits.submit(key, write)
+    async def record_decision(self, write: DecisionWrite) -> Committed | Behind:
+        """The decision, durable. Raises BodyConflictError and LedgerUnavailableError."""
+        outcome: Committed | Behind = await self._commits.submit(write)
+        return outcome
+
+    async def record_feedback(self, write: FeedbackWrite) -> Recorded:
+        """The feedback, durable. Raises what the write's settling raises, and
+        LedgerUnavailableError."""
+        recorded: Recorded = await self._commits.submit(write)
+        return recorded
+
+    async def record_default(self, write: DefaultWrite) -> Recorded | None:
+        """The default as folded, durable; None when it is not due. Raises
+        LedgerUnavailableError."""
+        recorded: Recorded | None = await self._commits.submit(write)
+        return recorded
 
     async def read(self, query: Callable[[Connection], R]) -> R:
         """What `query` finds among what is committed. Raises LedgerUnavailableError."""

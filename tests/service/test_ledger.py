@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from contract.adaptation import AccountAdaptation
 from contract.spec import SpecError, WorkflowSpec, parse_workflow
@@ -23,14 +22,14 @@ from service.ledger.records import (
     Head,
     LedgerUnavailableError,
 )
-from service.ledger.tables import metadata
-from service.ledger.writes import (
+from service.ledger.settle import (
     Behind,
     Committed,
-    record_decision,
-    record_default,
-    record_feedback,
+    DecisionWrite,
+    DefaultWrite,
+    FeedbackWrite,
 )
+from service.ledger.tables import metadata
 from tests.service.conftest import WORKFLOW
 
 SPEC = parse_workflow(WORKFLOW)
@@ -91,14 +90,25 @@ def feedback(decision_id: str = "d", account: str = "a", at_us: int = 1_500) -> 
 
 
 async def decide(ledger: Ledger, one: Decision, current: bool = True) -> Committed | Behind:
-    return await ledger.commit(
-        one.key, partial(record_decision, decision=one, must_be_current=current)
-    )
+    return await ledger.record_decision(DecisionWrite(one, current))
 
 
-async def learn(ledger: Ledger, one: Feedback, spec: WorkflowSpec = SPEC) -> Head:
-    recorded = await ledger.commit(one.key, partial(record_feedback, given=one, spec=spec))
+async def learn(ledger: Ledger, one: Feedback) -> Head:
+    recorded = await ledger.record_feedback(write(lambda _: (one, SPEC), one))
     return recorded.head
+
+
+def write(
+    interpret: Callable[[Decision], tuple[Feedback, WorkflowSpec]], one: Feedback
+) -> FeedbackWrite:
+    return FeedbackWrite(
+        tenant=one.key.tenant,
+        decision_id=one.decision_id,
+        feedback_id=one.feedback_id,
+        request_sha256=one.request_sha256,
+        received_at_us=one.received_at_us,
+        interpret=interpret,
+    )
 
 
 async def test_the_migrations_make_exactly_the_tables_that_the_code_declares(
@@ -153,13 +163,13 @@ async def test_concurrent_writes_share_commits_and_one_bad_row_fails_alone(url: 
     ledger = Ledger.open(url, lambda size, _: groups.append(size))
     ledger.register_spec(SPEC, 1)
 
-    def explodes(_: Connection) -> None:
+    def explodes(_: Decision) -> tuple[Feedback, WorkflowSpec]:
         raise ValueError("this one")
 
     conflicting = decision(account="x", decision_id="d7")
     results = await asyncio.gather(
         *(decide(ledger, decision(account=f"a{i}", decision_id=f"d{i}")) for i in range(60)),
-        ledger.commit(AccountKey("default", "help", "bad"), explodes),
+        ledger.record_feedback(write(explodes, feedback("d3", account="a3"))),
         decide(ledger, Decision(**(vars(conflicting) | {"request_sha256": "f" * 64}))),
         return_exceptions=True,
     )
@@ -208,14 +218,11 @@ async def test_the_same_decision_from_two_processes_at_once_is_one_row(url: str)
 
 async def test_a_default_is_due_after_the_window_and_only_then(ledger: Ledger) -> None:
     await decide(ledger, decision())
-    key = decision().key
     assert await ledger.defaults_due(2_000, 10) == []
     due = await ledger.defaults_due(2_001, 10)
     assert [one.decision_id for one in due] == ["d"]
     for now_us, head in ((2_000, None), (2_001, Head(0, 1)), (2_002, None)):
-        recorded = await ledger.commit(
-            key, partial(record_default, decision=due[0], spec=SPEC, now_us=now_us)
-        )
+        recorded = await ledger.record_default(DefaultWrite(due[0], SPEC, now_us))
         assert (recorded.head if recorded else None) == head
     assert await ledger.defaults_due(3_000, 10) == []
 
