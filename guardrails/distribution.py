@@ -1,4 +1,4 @@
-"""Is what came out of the network a distribution over what is allowed? If not, it is not used."""
+"""Is what came out of a network a distribution over what is allowed? If not, it is not used."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 SUM_TOLERANCE = 1e-4
 
 
-def is_sound(probabilities: NDArray[Any], mask: NDArray[np.bool_]) -> bool:
-    """True when `[K]` probabilities are finite, not negative, 0 where masked, and sum to 1."""
-    return bool(
-        np.isfinite(probabilities).all()
-        and (probabilities >= 0).all()
-        and not probabilities[~mask].any()
-        and abs(float(probabilities.sum()) - 1.0) <= SUM_TOLERANCE
-    )
+def are_sound(probabilities: NDArray[Any], masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows of `[B, K]` are finite, not negative, 0 where masked, and sum to 1: `[B]`."""
+    proper = np.isfinite(probabilities) & (probabilities >= 0) & (masks | (probabilities == 0))
+    with np.errstate(invalid="ignore"):
+        off = np.abs(probabilities.sum(axis=1) - 1.0)
+    sound: NDArray[np.bool_] = proper.all(axis=1) & (off <= SUM_TOLERANCE)
+    return sound
 
 
 def point_mass(row: int, size: int) -> NDArray[np.float64]:

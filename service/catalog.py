@@ -6,7 +6,7 @@ A workflow file with a mistake, or a bundle that fails its parity vectors, is ne
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from guardrails.fallback import Fallback
 from guardrails.limits import Limits
 from service.ledger.ledger import Ledger
 from service.ledger.records import Interaction
-from service.memory.store import PolicyIdentity
+from service.memory.store import PolicyIdentity, StoredMemory
 
 Array = NDArray[Any]
 
@@ -48,9 +48,7 @@ class Workflow:
         self.policy = policy
         self.limits = Limits(spec)
         self.fallback = Fallback(spec)
-        self._features = encode_action_features(spec, policy.onnx.manifest.action_feature_size)[
-            None
-        ]
+        self._features: dict[str, Array] = {}
 
     @property
     def name(self) -> str:
@@ -61,44 +59,66 @@ class Workflow:
         """The memory of an account nothing is known of."""
         return self.policy.onnx.blank(1, len(self.spec.actions))
 
-    def with_rows(self, memory: Memory) -> Memory:
-        """The memory with a blank row for every action that was added since it was stored."""
-        missing = len(self.spec.actions) - memory.rows.shape[1]
+    def with_rows(self, memory: Memory, actions: int) -> Memory:
+        """The memory with a blank row for every action up to `actions` that it has none for."""
+        missing = actions - memory.rows.shape[1]
         if missing <= 0:
             return memory
         rows = self.policy.onnx.blank(1, missing).rows
         return Memory(memory.shared, np.concatenate([memory.rows, rows], axis=1))
 
     def probabilities(
-        self, memory: Memory, position: int, context: Mapping[str, Any], mask: Array
+        self, stored: Sequence[StoredMemory], contexts: Sequence[Mapping[str, Any]], masks: Array
     ) -> Array:
-        """The policy's distribution `[K]` over the actions that `mask` `[K]` leaves."""
+        """The policy's distributions `[B, K]` over what `masks` `[B, K]` leave."""
+        actions = len(self.spec.actions)
+        memories = [self.with_rows(one.memory, actions) for one in stored]
         horizon = self.spec.horizon
         probabilities, _ = self.policy.onnx.decide(
-            self.with_rows(memory),
-            action_mask=mask[None],
-            horizon_left=horizon_left([position], horizon.interactions, horizon.floor),
-            context=self._context(self.spec, context),
-            action_features=self._features,
+            Memory(
+                np.concatenate([memory.shared for memory in memories]),
+                np.concatenate([memory.rows[:, :actions] for memory in memories]),
+            ),
+            action_mask=masks,
+            horizon_left=horizon_left(
+                [one.head.position for one in stored], horizon.interactions, horizon.floor
+            ),
+            context=np.stack([self._context(self.spec, context) for context in contexts]),
+            action_features=np.stack([self._action_features(self.spec)] * len(stored)),
         )
-        distribution: Array = probabilities[0]
-        return distribution
+        return probabilities
 
     def fold(self, memory: Memory, interaction: Interaction, spec: WorkflowSpec) -> Memory:
-        """The memory with one interaction, made under `spec`, folded in."""
-        row = self.spec.action_ids.index(interaction.action)
+        """The memory with one interaction, made under `spec`, folded in.
+
+        Rows of actions that `spec` does not know yet, or no more, rest.
+        """
+        actions = len(spec.actions)
+        memory = self.with_rows(memory, actions)
         done = spec.episodes == "single_step" or interaction.episode_end
-        return self.policy.onnx.learn(
-            self.with_rows(memory),
-            action=np.array([row], np.int64),
+        learned = self.policy.onnx.learn(
+            Memory(memory.shared, memory.rows[:, :actions]),
+            action=np.array([spec.action_ids.index(interaction.action)], np.int64),
             reward=encode_reward([interaction.reward], spec.reward.min, spec.reward.max),
             done=np.array([done], np.float32),
-            context=self._context(spec, interaction.context),
-            action_features=self._features,
+            context=self._context(spec, interaction.context)[None],
+            action_features=self._action_features(spec)[None],
         )
+        resting = memory.rows[:, actions:]
+        if resting.shape[1] == 0:
+            return learned
+        return Memory(learned.shared, np.concatenate([learned.rows, resting], axis=1))
 
     def _context(self, spec: WorkflowSpec, context: Mapping[str, Any]) -> Array:
-        return encode_context(spec, context, self.policy.onnx.manifest.context_size)[None]
+        return encode_context(spec, context, self.policy.onnx.manifest.context_size)
+
+    def _action_features(self, spec: WorkflowSpec) -> Array:
+        """`[K, F]`, once a spec version."""
+        known = self._features.get(spec.sha256)
+        if known is None:
+            size = self.policy.onnx.manifest.action_feature_size
+            known = self._features[spec.sha256] = encode_action_features(spec, size)
+        return known
 
 
 class Catalog:

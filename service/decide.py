@@ -1,6 +1,7 @@
-"""Decide: read → guard → infer → sample → record, one after another, for one account.
+"""Decide: read → guard → infer → sample → record, one after another, for all who ask at once.
 
 The action is drawn from what the guardrails left, and nothing leaves before the ledger's commit.
+Accounts that are decided together share one call of the network and of the ledger, nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from contract.draw import draw, sample
 from contract.encode import check_context
-from guardrails.distribution import is_sound, point_mass
+from guardrails.distribution import are_sound, point_mass
 from guardrails.limits import Allowed
 from service.catalog import Workflow
 from service.clock import Clock
@@ -29,9 +31,12 @@ from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
+from service.together import Together
 
 CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
+LARGEST_BATCH = 256
+"""Decisions that share one call of the network at most."""
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +58,24 @@ class DecisionRequest:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """A request that has been found valid, with what the guardrails leave of it."""
+
+    workflow: Workflow
+    request: DecisionRequest
+    key: AccountKey
+    decision_id: str
+    context: Mapping[str, Any]
+    allowed: Allowed
+
+
+@dataclass(frozen=True)
 class _Choice:
-    """A distribution over the actions and why it is this one."""
+    """A distribution `[K]` over the actions, why it is this one, and what it was made from."""
 
     probabilities: NDArray[Any]
     reason: str
+    stored: StoredMemory | None
 
 
 class Decider:
@@ -71,6 +89,7 @@ class Decider:
         self._metrics = metrics
         self._clock = clock
         self._draw_key = draw_key
+        self._choices: Together[_Asked, _Choice] = Together(self._choose, LARGEST_BATCH)
 
     async def decide(self, workflow: Workflow, request: DecisionRequest) -> Decision:
         """The committed decision; for a decision id seen before, the one it already has.
@@ -80,61 +99,73 @@ class Decider:
         started = time.perf_counter()
         context, clipped = check_context(workflow.spec, request.context)
         _refuse_unknown_actions(workflow, request.actions)
-        key = AccountKey(request.tenant, workflow.name, request.account_id)
-        decision_id = request.decision_id or secrets.token_hex(16)
+        asked = _Asked(
+            workflow,
+            request,
+            AccountKey(request.tenant, workflow.name, request.account_id),
+            request.decision_id or secrets.token_hex(16),
+            context,
+            workflow.limits.allow(context, request.actions),
+        )
         for catch_up in range(CATCH_UPS + 1):
-            stored = await self._read(workflow, key)
-            allowed = workflow.limits.allow(context, request.actions)
-            choice = _infer(workflow, stored, context, allowed)
-            drawn = draw(self._draw_key, *key, decision_id)
-            row = int(sample(choice.probabilities, drawn))
-            decision = self._compose(
-                workflow, key, decision_id, request, stored, allowed, choice, row, drawn
-            )
-            current = stored is not None and catch_up < CATCH_UPS
+            choice = await self._choices.ask(asked)
+            decision = self._sample(asked, choice)
+            current = choice.stored is not None and catch_up < CATCH_UPS
             outcome = await self._ledger.record_decision(DecisionWrite(decision, current))
             if isinstance(outcome, Committed):
                 break
             self._metrics.memory_conflicts.labels(workflow.name).inc()
-            await self._catch_up(workflow, key, outcome)
+            await self._catch_up(asked, outcome)
         assert isinstance(outcome, Committed)
         if outcome.new:
             self._count(workflow, outcome.decision, clipped, time.perf_counter() - started)
         return outcome.decision
 
-    async def _read(self, workflow: Workflow, key: AccountKey) -> StoredMemory | None:
-        """The account's memory, or None when the store does not answer."""
+    async def _choose(self, batch: list[_Asked]) -> list[_Choice | Exception]:
+        """A distribution for each, those of one workflow by one call of its network."""
+        memories = await self._read(batch)
+        choices: dict[int, _Choice | Exception] = {}
+        by_workflow: dict[str, list[tuple[int, _Asked, StoredMemory]]] = defaultdict(list)
+        for i, (asked, stored) in enumerate(zip(batch, memories, strict=True)):
+            mask = asked.allowed.mask
+            if asked.allowed.exhausted:
+                safe = point_mass(int(np.argmax(mask)), mask.size)
+                choices[i] = _Choice(safe, "safe_action", stored)
+            elif stored is None:
+                choices[i] = _fall_back(asked, "memory_unavailable", None)
+            else:
+                by_workflow[asked.workflow.name].append((i, asked, stored))
+        for group in by_workflow.values():
+            inferred = _infer([(asked, stored) for _, asked, stored in group])
+            choices |= {i: choice for (i, *_), choice in zip(group, inferred, strict=True)}
+        return [choices[i] for i in range(len(batch))]
+
+    async def _read(self, batch: list[_Asked]) -> list[StoredMemory | None]:
+        """The accounts' memories, None where the store does not answer."""
         try:
-            return await self._recall.latest(workflow, key)
+            return list(await self._recall.latest([(asked.workflow, asked.key) for asked in batch]))
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the fallback decides: %s", error)
-            return None
+            return [None] * len(batch)
 
-    async def _catch_up(self, workflow: Workflow, key: AccountKey, behind: Behind) -> None:
+    async def _catch_up(self, asked: _Asked, behind: Behind) -> None:
         try:
-            await self._recall.at_head(workflow, key, behind.head)
+            await self._recall.at_head(asked.workflow, asked.key, behind.head)
         except MemoryUnavailableError:
             self._metrics.memory_unavailable.inc()
 
-    def _compose(
-        self,
-        workflow: Workflow,
-        key: AccountKey,
-        decision_id: str,
-        request: DecisionRequest,
-        stored: StoredMemory | None,
-        allowed: Allowed,
-        choice: _Choice,
-        row: int,
-        drawn: float,
-    ) -> Decision:
+    def _sample(self, asked: _Asked, choice: _Choice) -> Decision:
+        """The decision that the draw picks, with all that the ledger keeps of it."""
+        workflow, request = asked.workflow, asked.request
+        drawn = draw(self._draw_key, *asked.key, asked.decision_id)
+        row = int(sample(choice.probabilities, drawn))
         now = self._clock()
         rules = workflow.spec.feedback
         expires = now + round(rules.window_seconds * 1e6)
         return Decision(
-            key=key,
-            decision_id=decision_id,
+            key=asked.key,
+            decision_id=asked.decision_id,
             episode_id=request.episode_id,
             spec_version=workflow.version,
             policy=workflow.spec.policy,
@@ -144,8 +175,8 @@ class Decider:
             probability=float(choice.probabilities[row]),
             draw=drawn,
             reason=choice.reason,
-            limits=list(allowed.limits),
-            head=stored.head if stored else None,
+            limits=list(asked.allowed.limits),
+            head=choice.stored.head if choice.stored else None,
             request_sha256=_digest(workflow, request),
             created_at_us=now,
             expires_at_us=expires,
@@ -166,30 +197,35 @@ class Decider:
             self._metrics.clipped.labels(name, feature).inc()
 
 
-def _infer(
-    workflow: Workflow, stored: StoredMemory | None, context: Mapping[str, Any], allowed: Allowed
-) -> _Choice:
-    """The policy's distribution over what is allowed; the fallback's choice when it has none."""
-    size = len(workflow.spec.actions)
-    if allowed.exhausted:
-        return _Choice(point_mass(int(np.argmax(allowed.mask)), size), "safe_action")
-    if stored is None:
-        reason = "memory_unavailable"
-    else:
-        try:
-            probabilities = workflow.probabilities(
-                stored.memory, stored.head.position, context, allowed.mask
-            )
-        except Exception:  # whatever onnxruntime raises, there is an answer
-            log.exception("policy %s failed, the fallback decides", workflow.spec.policy)
-            reason = "policy_failed"
-        else:
-            if is_sound(probabilities, allowed.mask):
-                scaled = probabilities.astype(np.float64)
-                return _Choice(scaled / scaled.sum(), "policy")
-            log.error("policy %s gave no distribution, the fallback decides", workflow.spec.policy)
-            reason = "policy_unsound"
-    return _Choice(point_mass(workflow.fallback.choose(context, allowed.mask), size), reason)
+def _infer(asked: list[tuple[_Asked, StoredMemory]]) -> list[_Choice]:
+    """The policy's distributions for decisions of one workflow; the fallback's choice where the
+    network gives none. One account's numbers never touch another's."""
+    workflow = asked[0][0].workflow
+    masks = np.stack([one.allowed.mask for one, _ in asked])
+    try:
+        probabilities = workflow.probabilities(
+            [stored for _, stored in asked], [one.context for one, _ in asked], masks
+        ).astype(np.float64)
+    except Exception:  # whatever onnxruntime raises, there is an answer
+        log.exception("policy %s failed, the fallback decides", workflow.spec.policy)
+        return [_fall_back(one, "policy_failed", stored) for one, stored in asked]
+    sound = are_sound(probabilities, masks)
+    if not sound.all():
+        log.error("policy %s gave no distribution, the fallback decides", workflow.spec.policy)
+    probabilities /= np.where(sound, probabilities.sum(axis=1), 1.0)[:, None]
+    return [
+        _Choice(probabilities[i], "policy", stored)
+        if sound[i]
+        else _fall_back(one, "policy_unsound", stored)
+        for i, (one, stored) in enumerate(asked)
+    ]
+
+
+def _fall_back(asked: _Asked, reason: str, stored: StoredMemory | None) -> _Choice:
+    """The fallback's choice, and why it is asked."""
+    mask = asked.allowed.mask
+    row = asked.workflow.fallback.choose(asked.context, mask)
+    return _Choice(point_mass(row, mask.size), reason, stored)
 
 
 def _refuse_unknown_actions(workflow: Workflow, actions: list[str] | None) -> None:

@@ -6,6 +6,9 @@ ledger.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from service.catalog import Catalog, Workflow
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head, Interaction
@@ -27,14 +30,17 @@ class Recall:
         self._catalog = catalog
         self._metrics = metrics
 
-    async def latest(self, workflow: Workflow, key: AccountKey) -> StoredMemory:
-        """The memory as stored, or rebuilt when there is none. It may be behind the head: the
+    async def latest(self, asked: Sequence[tuple[Workflow, AccountKey]]) -> list[StoredMemory]:
+        """The memories as stored, or rebuilt where there is none. One may be behind the head: the
         commit of whatever is made from it finds out. Raises MemoryUnavailableError and
         LedgerUnavailableError."""
-        stored = await self._memories.get(key, workflow.policy.identity)
-        if stored is not None:
-            return stored
-        return await self._replay(workflow, key, None, "missing")
+        found = await self._memories.get_many(
+            [(key, workflow.policy.identity) for workflow, key in asked]
+        )
+        missing = [i for i, stored in enumerate(found) if stored is None]
+        rebuilt = await asyncio.gather(*(self._replay(*asked[i], None, "missing") for i in missing))
+        by_place = dict(zip(missing, rebuilt, strict=True))
+        return [stored or by_place[i] for i, stored in enumerate(found)]
 
     async def at_head(
         self, workflow: Workflow, key: AccountKey, head: Head, newest: Interaction | None = None
@@ -78,7 +84,7 @@ class Recall:
     def _fold(
         self, workflow: Workflow, stored: StoredMemory, head: Head, past: list[Interaction]
     ) -> StoredMemory:
-        memory = workflow.with_rows(stored.memory)
+        memory = workflow.with_rows(stored.memory, len(workflow.spec.actions))
         for interaction in past:
             spec = self._catalog.spec(workflow.name, interaction.spec_version)
             memory = workflow.fold(memory, interaction, spec)

@@ -14,16 +14,16 @@ import numpy as np
 
 from contract.bundle import BundleError
 from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
-from guardrails.distribution import is_sound
+from guardrails.distribution import are_sound
 from service.catalog import Catalog, Workflow, open_catalog
 from service.clock import Clock, now_us
 from service.decide import Decider
 from service.jobs import Jobs
 from service.learn import Learner
 from service.ledger.ledger import Ledger
-from service.ledger.records import Interaction
+from service.ledger.records import Head, Interaction
 from service.memory.in_process import InProcessMemoryStore
-from service.memory.store import MemoryStore
+from service.memory.store import MemoryStore, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
 from service.settings import Settings
@@ -107,15 +107,17 @@ def warm_up(workflow: Workflow) -> None:
     started = time.perf_counter()
     context = example_context(workflow.spec)
     allowed = workflow.limits.allow(context, None)
-    probabilities = workflow.probabilities(workflow.blank(), 0, context, allowed.mask)
-    if not is_sound(probabilities, allowed.mask):
+    blank = StoredMemory(workflow.blank(), Head())
+    masks = allowed.mask[None]
+    probabilities = workflow.probabilities([blank], [context], masks)
+    if not are_sound(probabilities, masks).all():
         raise BundleError(
             f"policy {workflow.spec.policy} gives no distribution for a new account of workflow "
             f"{workflow.name}, expected probabilities that sum to 1"
         )
     action = workflow.spec.action_ids[int(np.argmax(probabilities))]
     example = Interaction(1, workflow.version, context, action, workflow.spec.reward.max, True)
-    workflow.fold(workflow.blank(), example, workflow.spec)
+    workflow.fold(blank.memory, example, workflow.spec)
     log.info("%s is warm after %.1f ms", workflow.name, 1e3 * (time.perf_counter() - started))
 
 

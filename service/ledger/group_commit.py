@@ -7,11 +7,10 @@ of the group fails and nothing of it was kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
@@ -21,17 +20,12 @@ from service.clock import now_us
 from service.ledger.records import LedgerUnavailableError
 from service.ledger.rows import load, store
 from service.ledger.settle import Write
+from service.together import Together
 
 LARGEST_GROUP = 256
 """Writes in one transaction at most."""
-
-
-@dataclass
-class _Pending:
-    write: Write
-    done: asyncio.Future[Any]
-    outcome: Any = None
-    error: Exception | None = None
+LOST_RACES = 2
+"""How often a group is run again after another process took a key of it first."""
 
 
 class GroupCommit:
@@ -41,74 +35,51 @@ class GroupCommit:
         """`observe` is told each group's size and its seconds from begin to commit."""
         self._engine = engine
         self._observe = observe
-        self._pending: deque[_Pending] = deque()
-        self._wake = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
-        self._closing = False
-        self._task = asyncio.create_task(self._run())
+        self._writes: Together[Write, Any] = Together(self._serve, LARGEST_GROUP)
+        self._closed = False
 
-    async def submit(self, write: Write) -> Any:
-        """What the write was settled as, once durable. Raises what settling it raised, or
-        LedgerUnavailableError."""
-        if self._closing:
+    def submit(self, write: Write) -> asyncio.Future[Any]:
+        """What the write was settled as, once durable. The future raises what settling it raised,
+        or LedgerUnavailableError."""
+        if self._closed:
             raise LedgerUnavailableError("the service is shutting down")
-        item = _Pending(write, asyncio.get_running_loop().create_future())
-        self._pending.append(item)
-        self._wake.set()
-        return await item.done
+        return self._writes.ask(write)
 
     async def close(self) -> None:
         """Commits what is pending, then stops."""
-        self._closing = True
-        self._wake.set()
-        await self._task
+        self._closed = True
+        await self._writes.drain()
         self._writer.shutdown()
 
-    async def _run(self) -> None:
+    async def _serve(self, group: list[Write]) -> list[Any]:
+        started = time.perf_counter()
         loop = asyncio.get_running_loop()
-        while True:
-            if not self._pending:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            size = min(len(self._pending), LARGEST_GROUP)
-            group = [self._pending.popleft() for _ in range(size)]
-            started = time.perf_counter()
-            await loop.run_in_executor(self._writer, self._commit, group)
-            self._observe(size, time.perf_counter() - started)
-            for item in group:
-                if item.done.cancelled():
-                    continue
-                if item.error is None:
-                    item.done.set_result(item.outcome)
-                else:
-                    item.done.set_exception(item.error)
+        outcomes = await loop.run_in_executor(self._writer, self._commit, group)
+        self._observe(len(group), time.perf_counter() - started)
+        return outcomes
 
-    def _commit(self, group: Sequence[_Pending]) -> None:
-        """Runs in the writer thread. A lost race with another process for a key is run again: then
-        the row that won is seen."""
+    def _commit(self, group: Sequence[Write]) -> list[Any]:
+        """Each write's outcome or the exception it is refused with; in the writer thread.
+
+        A lost race with another process for a key is run again: then the row that won is seen.
+        """
         try:
-            for last in (False, False, True):
-                try:
-                    self._attempt(group)
-                    return
-                except IntegrityError:
-                    if last:
-                        raise
+            for _ in range(LOST_RACES):
+                with contextlib.suppress(IntegrityError):
+                    return self._attempt(group)
+            return self._attempt(group)
         except Exception as error:
-            for item in group:
-                item.error = LedgerUnavailableError(f"the ledger did not commit: {error}")
-                item.error.__cause__ = error
+            raise LedgerUnavailableError(f"the ledger did not commit: {error}") from error
 
-    def _attempt(self, group: Sequence[_Pending]) -> None:
+    def _attempt(self, group: Sequence[Write]) -> list[Any]:
+        outcomes: list[Any] = []
         with self._engine.begin() as connection:
-            view = load(connection, (item.write for item in group), now_us())
-            for item in group:
-                item.outcome, item.error = None, None
+            view = load(connection, group, now_us())
+            for write in group:
                 try:
-                    item.outcome = item.write.settle(view)
+                    outcomes.append(write.settle(view))
                 except Exception as error:
-                    item.error = error
+                    outcomes.append(error)
             store(connection, view)
+        return outcomes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from service.ledger.records import AccountKey, Head
 from service.memory.store import PolicyIdentity, StoredMemory
@@ -17,6 +18,15 @@ class InProcessMemoryStore:
 
     async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
         """See MemoryStore."""
+        return self._get(key, policy)
+
+    async def get_many(
+        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]
+    ) -> list[StoredMemory | None]:
+        """See MemoryStore."""
+        return [self._get(key, policy) for key, policy in wanted]
+
+    def _get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
         stored = self._memories.get((key, policy))
         if stored is not None:
             self._memories.move_to_end((key, policy))

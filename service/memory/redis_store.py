@@ -6,8 +6,8 @@ One key a memory, hash-tagged by account, so that an account's memories share a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -49,15 +49,19 @@ class RedisMemoryStore:
         self._swap = self._redis.register_script(SWAP)
 
     async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
+        """See MemoryStore."""
+        (stored,) = await self.get_many([(key, policy)])
+        return stored
+
+    async def get_many(
+        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]
+    ) -> list[StoredMemory | None]:
         """See MemoryStore. Corrupt bytes are reported and read as no memory."""
-        data = await self._ask(self._redis.getex(_name(key, policy), ex=self._idle))
-        if data is None:
-            return None
-        try:
-            return decode(cast(bytes, data), policy)
-        except CorruptMemoryError as error:
-            self._on_corrupt(str(error))
-            return None
+        pipeline = self._redis.pipeline(transaction=False)
+        for key, policy in wanted:
+            pipeline.getex(_name(key, policy), ex=self._idle)
+        found: list[bytes | None] = await self._ask(pipeline.execute())
+        return [self._decode(data, policy) for data, (_, policy) in zip(found, wanted, strict=True)]
 
     async def swap(
         self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
@@ -78,6 +82,15 @@ class RedisMemoryStore:
     async def close(self) -> None:
         """See MemoryStore."""
         await self._redis.aclose()
+
+    def _decode(self, data: bytes | None, policy: PolicyIdentity) -> StoredMemory | None:
+        if data is None:
+            return None
+        try:
+            return decode(data, policy)
+        except CorruptMemoryError as error:
+            self._on_corrupt(str(error))
+            return None
 
     async def _ask(self, answer: Awaitable[R]) -> R:
         try:

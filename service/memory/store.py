@@ -1,7 +1,8 @@
-"""What a memory store is: three operations on one memory at a time. It never computes one."""
+"""What a memory store is: get, compare-and-set, put. It never computes a memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,11 @@ class MemoryStore(Protocol):
 
     async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
         """The memory, or None when there is none that this policy may use."""
+
+    async def get_many(
+        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]
+    ) -> list[StoredMemory | None]:
+        """`get` for several, in one round trip."""
 
     async def swap(
         self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory

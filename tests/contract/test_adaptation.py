@@ -111,7 +111,7 @@ def test_another_unit_of_reward_changes_nothing_but_the_unit(
         ("111", None),
         ("0111", 4),
         ("100111", 6),
-        ("0001101011110", 10),
+        ("0001101011110", 7),
         ("0101010101", None),
         ("", None),
     ],

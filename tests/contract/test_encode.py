@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.encode import (
@@ -162,6 +162,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from([*CONTEXT, "other"]), JSON))
 def test_whatever_was_sent_either_encodes_within_its_slots_or_is_refused(
     changes: dict[str, Any],
@@ -214,6 +215,7 @@ def test_a_feature_takes_these_slots(text: str, value: Any, slots: list[float]) 
     assert encode_context(spec, {"x": value}, 4).tolist() == slots + [0] * (4 - len(slots))
 
 
+@settings(max_examples=30)
 @given(st.permutations(list(CONTEXT)))
 def test_the_order_in_which_features_are_declared_does_not_change_what_the_network_sees(
     order: list[str],
@@ -267,6 +269,10 @@ def test_rewards_keep_their_order_and_the_ends_of_the_range_are_exact(rewards: l
     encoded = encode_reward(rewards, rewards[0], rewards[3]).tolist()
     assert encoded == sorted(encoded)
     assert (encoded[0], encoded[3]) == (-1, 1)
+
+
+def test_the_widest_range_of_rewards_does_not_overflow() -> None:
+    assert encode_reward([0, 1.7e308], 0, 1.7e308).tolist() == [-1, 1]
 
 
 def test_a_reward_alone_and_in_a_batch_encodes_to_the_same_bits() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -62,7 +62,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     "unknown key": ("schema: 1", "schema: 1\nshema: 1 # HERE", "shema", "unknown field"),
     "unknown nested key": (
         "feedback: {",
-        "feedback: # HERE\n  {windows: 1, ",
+        "feedback:\n  {windows: 1, # HERE\n   ",
         "feedback.windows",
         "unknown field",
     ),
@@ -77,6 +77,12 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         ADAPTATION,
         "adaptation: {window: 3} # HERE",
         "adaptation.target",
+        "required",
+    ),
+    "missing field of a list's item": (
+        "  - id: mail\n    features:",
+        "  - features: # HERE\n     ",
+        "actions.1.id",
         "required",
     ),
     "key declared twice": (
@@ -424,7 +430,7 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
         parse_workflow(text, FILE)
 
 
-@pytest.mark.parametrize("nested", ["[" * 5_000, "{a: " * 5_000 + "}" * 5_000])
+@pytest.mark.parametrize("nested", ["[" * 2_000, "{a: " * 2_000 + "}" * 2_000])
 def test_nesting_without_end_is_refused(nested: str) -> None:
     with pytest.raises(SpecError, match=r"^help\.yaml:1: expected YAML"):
         parse_workflow(f"description: {nested}", FILE)
@@ -478,16 +484,16 @@ def test_what_a_file_leaves_out_has_its_documented_default() -> None:
 
 def test_actions_keep_their_order_because_memories_are_stored_by_it() -> None:
     assert parse_workflow(SPEC).action_ids == ("wait", "mail")
-    text = SPEC.replace("wait", "x").replace("mail", "wait").replace("x", "mail")
+    text = SPEC.replace("wait", "-").replace("mail", "wait").replace("id: -", "id: mail")
+    text = text.replace(": -\n", ": mail\n")
     assert parse_workflow(text).action_ids == ("mail", "wait")
 
 
 def test_a_loaded_spec_cannot_be_changed() -> None:
     spec = parse_workflow(SPEC)
-    with pytest.raises(ValidationError, match="frozen"):
-        spec.workflow = "other"
-    with pytest.raises(ValidationError, match="frozen"):
-        spec.reward.max = 5.0
+    for part, field in ((spec, "workflow"), (spec.reward, "max"), (spec.actions[0], "id")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, field, getattr(part, field))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.yaml")), ids=lambda p: p.stem)
@@ -566,6 +572,7 @@ def shuffled(value: Any, chance: random.Random) -> Any:
     return [shuffled(one, chance) for one in value] if isinstance(value, list) else value
 
 
+@settings(max_examples=40)
 @given(workflows())
 def test_the_canonical_text_parses_to_the_same_spec_and_is_its_own_canonical_text(
     fields: dict[str, Any],
@@ -576,6 +583,7 @@ def test_the_canonical_text_parses_to_the_same_spec_and_is_its_own_canonical_tex
     assert (again.canonical, again.sha256) == (spec.canonical, spec.sha256)
 
 
+@settings(max_examples=40)
 @given(workflows(), st.randoms(use_true_random=False))
 def test_the_order_of_keys_and_the_style_of_the_file_do_not_change_the_identity(
     fields: dict[str, Any], chance: random.Random

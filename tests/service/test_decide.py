@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from contract.draw import draw, sample
 from contract.policy import Memory
 from service.catalog import Workflow
+from service.ledger.records import Head
 from service.memory.in_process import InProcessMemoryStore
-from service.memory.store import MemoryUnavailableError
+from service.memory.store import MemoryUnavailableError, StoredMemory
 from tests.service.conftest import CONTEXT, Client, Time
 
 
@@ -38,7 +40,8 @@ async def test_one_feedback_changes_the_very_next_decision_of_that_account_only(
     won.rows[0, 1] = (1, 1)  # one win in one pull of `mail`
     for answer, memory, position in ((after, won, 1), (other, blank, 0)):
         mask = workflow.limits.allow(CONTEXT, None).mask
-        expected = workflow.probabilities(memory, position, CONTEXT, mask)
+        stored = StoredMemory(memory, Head(0, position))
+        (expected,) = workflow.probabilities([stored], [CONTEXT], mask[None])
         row = workflow.spec.action_ids.index(answer["action"])
         assert answer["probability"] == pytest.approx(float(expected[row]), abs=1e-6)
 
@@ -96,7 +99,8 @@ async def test_the_action_is_the_one_that_the_keyed_draw_picks(client: Client) -
         answer = (await client.decide("a", decision_id=f"d{i}")).json()
         u = draw(key, "default", "help", "a", f"d{i}")
         mask = workflow.limits.allow(CONTEXT, None).mask
-        expected = workflow.probabilities(workflow.blank(), 0, CONTEXT, mask)
+        blank = StoredMemory(workflow.blank(), Head())
+        (expected,) = workflow.probabilities([blank], [CONTEXT], mask[None])
         assert answer["action"] == workflow.spec.action_ids[int(sample(expected, u))]
         record = (await client.http.get(f"/v1/decisions/d{i}")).json()
         assert record["draw"] == u
@@ -125,6 +129,7 @@ async def test_a_memory_store_that_is_down_leaves_the_decision_to_the_fallback(
 
     with monkeypatch.context() as broken:
         broken.setattr(InProcessMemoryStore, "get", down)
+        broken.setattr(InProcessMemoryStore, "get_many", down)
         calm = (await client.decide("a", decision_id="d1")).json()
         angry = (await client.decide("a", context=CONTEXT | {"note": "angry"})).json()
         masked = await client.decide("a", context=CONTEXT | {"note": "angry", "plan": "basic"})
@@ -144,7 +149,7 @@ async def test_a_policy_that_breaks_while_serving_leaves_the_decision_to_the_fal
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_a_number(self: Workflow, *arguments: object) -> object:
-        return type(self).blank(self).rows[0, :, 0] * float("nan")
+        return np.full((1, 3), np.nan)
 
     def fails(*_: object) -> object:
         raise RuntimeError("out of memory")

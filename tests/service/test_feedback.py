@@ -151,6 +151,24 @@ async def test_an_added_action_starts_blank_and_the_others_keep_what_was_learned
         assert (await memory_of(client))[1] == [[0, 0], [1, 1], [0, 0], [1, 1]]
 
 
+async def test_a_spec_that_goes_back_to_fewer_actions_lets_the_others_rest(
+    open_client: Open,
+) -> None:
+    async with open_client() as client:
+        path = client.service.settings.workflows / "help.yaml"
+    shorter = path.read_text()
+    path.write_text(
+        shorter.replace("context:\n", "  - id: visit\n    features: {cost: 2}\ncontext:\n", 1)
+    )
+    async with open_client() as client:
+        await client.interact("a", actions=["visit"])
+        await client.interact("a", actions=["mail"])
+    path.write_text(shorter)
+    async with open_client() as client:  # replayed under a spec that does not know `visit`
+        await client.interact("a", actions=["mail"])
+        assert (await memory_of(client))[1] == [[0, 0], [2, 2], [0, 0], [1, 1]]
+
+
 async def test_episodes_of_several_steps_end_when_their_feedback_says_so(
     open_client: Open,
 ) -> None:
