@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -225,6 +226,16 @@ class WorkflowSpec(_Part):
         for where, value in bounded.items():
             if not low <= value <= high:
                 raise ValueError(f"{where} must be in [{low:g}, {high:g}], got {value:g}")
+        # The score interval's lower bound of a window in which every reward is the highest.
+        wanted = self.adaptation
+        z = NormalDist().inv_cdf(wanted.level)
+        reachable = low + (high - low) * wanted.window / (wanted.window + z * z)
+        if wanted.target > reachable:
+            raise ValueError(
+                f"adaptation.target must be at most {reachable:.4g}, the lower bound of "
+                f"{wanted.window} rewards of {high:g} at level {wanted.level:g}, got "
+                f"{wanted.target:g}: no account could ever count as adapted"
+            )
         return self
 
     @cached_property

@@ -176,6 +176,12 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "adaptation.target",
         "must be in [-1, 3], got 3.5",
     ),
+    "target that no window of rewards can prove": (
+        ADAPTATION,
+        "adaptation:\n  target: 2.9 # HERE\n  window: 3\n  level: 0.8",
+        "adaptation.target",
+        "must be at most 2.236, the lower bound of 3 rewards of 3 at level 0.8, got 2.9",
+    ),
     # Names of nothing
     "fallback that names no action": (
         "  action: wait\n",
@@ -559,7 +565,7 @@ def workflows(draw: st.DrawFn) -> dict[str, Any]:
             "safe_action": draw(st.sampled_from(ids)),
         },
         "fallback": {"action": draw(st.sampled_from(ids))},
-        "adaptation": {"target": draw(rewards)},
+        "adaptation": {"target": draw(st.floats(low, max(low, low + 0.9 * (high - low))))},
     }
 
 

@@ -50,6 +50,12 @@ def test_a_softmax_in_float32_is_sound_at_every_size(size: int) -> None:
     assert are_sound(odds / odds.sum(axis=1, keepdims=True), masks).all()
 
 
+def test_what_one_account_got_does_not_touch_another() -> None:
+    rows = np.array([[0.2, 0.8], [np.nan, 1.0], [np.inf, -np.inf], [0.0, 1.0], [1.0, 0.0]])
+    masks = np.array([[True, True]] * 3 + [[False, True]] * 2)
+    assert are_sound(rows, masks).tolist() == [True, False, False, True, False]
+
+
 @given(st.integers(1, 20).flatmap(lambda k: st.tuples(st.integers(0, k - 1), st.just(k))))
 def test_a_point_mass_is_sound_where_its_action_alone_is_allowed(place: tuple[int, int]) -> None:
     row, size = place
