@@ -28,8 +28,10 @@ from pydantic import (
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 WorkflowName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[0-9]+$")]
+PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}/[0-9]{1,9}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+RewardValue = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+TEN_YEARS = 315_360_000.0
 
 
 class SpecError(ValueError):
@@ -99,9 +101,9 @@ ContextFeature = Annotated[
 class Reward(_Part):
     """The range of the reward, and the rewards of named outcomes."""
 
-    min: Finite = 0.0
-    max: Finite = 1.0
-    outcomes: dict[Name, Finite] = Field(default_factory=dict)
+    min: RewardValue = 0.0
+    max: RewardValue = 1.0
+    outcomes: dict[Name, RewardValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _range(self) -> Reward:
@@ -117,7 +119,7 @@ class Reward(_Part):
 class Feedback(_Part):
     """How long a decision waits for its feedback, and what happens then."""
 
-    window_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 86_400.0
+    window_seconds: Annotated[float, Field(gt=0, le=TEN_YEARS, allow_inf_nan=False)] = 86_400.0
     default_reward: Finite | None = None
     """Folded when the window closes without feedback; null: the decision is never folded."""
     late: Literal["ignore", "apply"] = "ignore"

@@ -20,9 +20,9 @@ class Allowed:
     mask: NDArray[np.bool_]
     """`[K]`, True where the action may be served."""
     limits: tuple[str, ...]
-    """Names of the limits that removed an action that was asked for, in declared order."""
+    """Names of the limits that forbade an action that was asked for, in declared order."""
     exhausted: bool = False
-    """Nothing was left, and the mask holds the declared safe action alone."""
+    """Nothing that was asked for was left, and the mask holds one action in its place."""
 
 
 class Limits:
@@ -47,21 +47,26 @@ class Limits:
     def allow(self, context: Mapping[str, Any], asked_for: Collection[str] | None) -> Allowed:
         """The mask for a checked context and the actions asked for (None: all of them).
 
-        A limit that cannot be evaluated forbids: a hard limit fails closed.
+        When nothing asked for is lawful: the safe action, if that is lawful; else the first action
+        that is; and only when the limits forbid every action there is, the safe action all the
+        same, for that is what it is declared for. A limit that cannot be evaluated forbids: a hard
+        limit fails closed.
         """
-        mask = np.array([asked_for is None or one in asked_for for one in self._ids])
+        asked = np.array([asked_for is None or one in asked_for for one in self._ids])
+        if not self._conditions:
+            return Allowed(asked, ())
+        lawful = np.ones_like(asked)
         applied = []
-        if self._conditions:
-            variables = context_variables(context)
-            for name, condition in self._conditions:
-                removed = False
-                for k, action in enumerate(self._actions):
-                    if mask[k] and condition.holds(variables | action) is not False:
-                        mask[k] = False
-                        removed = True
-                if removed:
-                    applied.append(name)
+        variables = context_variables(context)
+        for name, condition in self._conditions:
+            for k, action in enumerate(self._actions):
+                if condition.holds(variables | action) is not False:
+                    lawful[k] = False
+                    if asked[k] and name not in applied:
+                        applied.append(name)
+        mask = asked & lawful
         if mask.any():
             return Allowed(mask, tuple(applied))
         safe = np.array([one == self._safe for one in self._ids])
-        return Allowed(safe, tuple(applied), exhausted=True)
+        instead = int(np.argmax(safe if (safe & lawful).any() or not lawful.any() else lawful))
+        return Allowed(np.arange(asked.size) == instead, tuple(applied), exhausted=True)

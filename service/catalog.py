@@ -16,7 +16,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contract.bundle import BundleError
-from contract.encode import encode_action_features, encode_context, encode_reward, horizon_left
+from contract.encode import (
+    check_context,
+    encode_action_features,
+    encode_context,
+    encode_reward,
+    horizon_left,
+)
 from contract.policy import Memory, OnnxPolicy, Parity, verify_parity
 from contract.spec import SpecError, WorkflowSpec, load_workflow
 from guardrails.fallback import Fallback
@@ -89,7 +95,8 @@ class Workflow:
         return probabilities
 
     def fold(self, memory: Memory, interaction: Interaction, spec: WorkflowSpec) -> Memory:
-        """The memory with one interaction, made under `spec`, folded in.
+        """The memory with one interaction, made under `spec`, folded in: what was decided on, so
+        with the context clipped as it was then.
 
         Rows of actions that `spec` does not know yet, or no more, rest.
         """
@@ -101,7 +108,7 @@ class Workflow:
             action=np.array([spec.action_ids.index(interaction.action)], np.int64),
             reward=encode_reward([interaction.reward], spec.reward.min, spec.reward.max),
             done=np.array([done], np.float32),
-            context=self._context(spec, interaction.context)[None],
+            context=self._context(spec, check_context(spec, interaction.context)[0])[None],
             action_features=self._action_features(spec)[None],
         )
         resting = memory.rows[:, actions:]
@@ -124,13 +131,20 @@ class Workflow:
 class Catalog:
     """Every workflow being served by name, and every spec version that events were made under."""
 
-    def __init__(self, workflows: Mapping[str, Workflow], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        workflows: Mapping[str, Workflow],
+        past: Mapping[str, Mapping[int, WorkflowSpec]],
+        ledger: Ledger,
+    ) -> None:
         self.workflows = workflows
         self._ledger = ledger
         self._specs = {(w.name, w.version): w.spec for w in workflows.values()}
+        for workflow, versions in past.items():
+            self._specs |= {(workflow, version): spec for version, spec in versions.items()}
 
     def spec(self, workflow: str, version: int) -> WorkflowSpec:
-        """The spec version that an event names. Blocks when it is first seen."""
+        """The spec version that an event names. Blocks when another replica made it since."""
         known = self._specs.get((workflow, version))
         if known is None:
             known = self._specs[workflow, version] = self._ledger.spec_version(workflow, version)
@@ -163,10 +177,17 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
             prepared[spec.workflow] = Workflow(spec, 0, policy)
         except (SpecError, BundleError) as error:
             raise type(error)(f"{path}: {error}") from error
+    past = {name: ledger.spec_versions(name) for name in prepared}
+    for name, workflow in prepared.items():
+        for version, spec in past[name].items():
+            try:
+                workflow.policy.onnx.manifest.refuse_misfit(spec)
+            except BundleError as error:
+                raise BundleError(f"version {version}, which accounts remember: {error}") from error
     # Everything is sound: only now does the ledger learn of the specs.
     for workflow in prepared.values():
         workflow.version = ledger.register_spec(workflow.spec, now_us)
-    return Catalog(prepared, ledger)
+    return Catalog(prepared, past, ledger)
 
 
 def load_policy(directory: Path) -> Policy:

@@ -12,26 +12,32 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.draw import draw, sample
-from contract.encode import check_context
+from contract.encode import ContextError, check_context
 from guardrails.distribution import are_sound, point_mass
 from guardrails.limits import Allowed
+from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
 from service.ledger.ledger import Ledger
-from service.ledger.records import AccountKey, Decision
-from service.ledger.settle import Behind, Committed, DecisionWrite
+from service.ledger.records import (
+    AccountKey,
+    BodyConflictError,
+    Decision,
+    Head,
+    LedgerUnavailableError,
+)
+from service.ledger.settle import Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
-from service.together import Together
 
 CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
@@ -67,6 +73,10 @@ class _Asked:
     decision_id: str
     context: Mapping[str, Any]
     allowed: Allowed
+    memory: StoredMemory | None = None
+    """The memory to decide from, when it is at hand; else the stored one."""
+    unreadable: str | None = None
+    """Why there is no memory to decide from: the fallback's reason."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Decider:
         self._metrics = metrics
         self._clock = clock
         self._draw_key = draw_key
-        self._choices: Together[_Asked, _Choice] = Together(self._choose, LARGEST_BATCH)
+        self._choices: Batcher[_Asked, _Choice | None] = Batcher(self._choose, LARGEST_BATCH)
 
     async def decide(self, workflow: Workflow, request: DecisionRequest) -> Decision:
         """The committed decision; for a decision id seen before, the one it already has.
@@ -97,8 +107,15 @@ class Decider:
         Raises ContextError, ActionsError, BodyConflictError and LedgerUnavailableError.
         """
         started = time.perf_counter()
-        context, clipped = check_context(workflow.spec, request.context)
-        _refuse_unknown_actions(workflow, request.actions)
+        try:
+            context, clipped = check_context(workflow.spec, request.context)
+            _refuse_unknown_actions(workflow, request.actions)
+        except (ContextError, ActionsError):
+            # Right under the spec of its day, it has its answer, and keeps it.
+            answered = await self._answered(workflow, request)
+            if answered is None:
+                raise
+            return answered
         asked = _Asked(
             workflow,
             request,
@@ -108,31 +125,74 @@ class Decider:
             workflow.limits.allow(context, request.actions),
         )
         for catch_up in range(CATCH_UPS + 1):
-            choice = await self._choices.ask(asked)
+            choice = await self._choice(asked)
             decision = self._sample(asked, choice)
             current = choice.stored is not None and catch_up < CATCH_UPS
             outcome = await self._ledger.record_decision(DecisionWrite(decision, current))
             if isinstance(outcome, Committed):
                 break
             self._metrics.memory_conflicts.labels(workflow.name).inc()
-            await self._catch_up(asked, outcome)
+            asked = await self._remembered(asked, outcome.head)
         assert isinstance(outcome, Committed)
         if outcome.new:
             self._count(workflow, outcome.decision, clipped, time.perf_counter() - started)
         return outcome.decision
 
-    async def _choose(self, batch: list[_Asked]) -> list[_Choice | Exception]:
-        """A distribution for each, those of one workflow by one call of its network."""
+    async def _answered(self, workflow: Workflow, request: DecisionRequest) -> Decision | None:
+        """The decision that this very request got before. Raises BodyConflictError."""
+        if request.decision_id is None:
+            return None
+        stored = await self._ledger.decision(request.tenant, request.decision_id)
+        if stored is not None and stored.request_sha256 != _digest(workflow, request):
+            raise BodyConflictError("decision_id", request.decision_id)
+        return stored
+
+    async def _choice(self, asked: _Asked) -> _Choice:
+        """The distribution to draw from; the fallback's when the memory is not to be had."""
+        if asked.unreadable is not None:
+            return _fall_back(asked, asked.unreadable, None)
+        try:
+            choice = await self._choices.ask(asked)
+            if choice is None:  # nothing is stored: replay, apart from everybody else's decision
+                remembered = await self._remembered(asked, Head())
+                if remembered.unreadable is not None:
+                    return _fall_back(asked, remembered.unreadable, None)
+                choice = await self._choices.ask(remembered)
+            assert choice is not None
+        except BacklogFullError as error:
+            raise LedgerUnavailableError("too many decisions are waiting") from error
+        return choice
+
+    async def _remembered(self, asked: _Asked, head: Head) -> _Asked:
+        """The same question with the memory at `head` or above, or with why there is none."""
+        try:
+            memory = await self._recall.at_head(asked.workflow, asked.key, head)
+        except MemoryUnavailableError as error:
+            self._metrics.memory_unavailable.inc()
+            log.warning("memory store unavailable, the fallback decides: %s", error)
+            return replace(asked, memory=None, unreadable="memory_unavailable")
+        except LedgerUnavailableError:
+            raise
+        except Exception as error:  # whatever is wrong with this past, there is an answer
+            log.error("a past does not replay, the fallback decides: %s", type(error).__name__)
+            return replace(asked, memory=None, unreadable="memory_unreadable")
+        return replace(asked, memory=memory)
+
+    async def _choose(self, batch: list[_Asked]) -> list[_Choice | Exception | None]:
+        """A distribution for each, those of one workflow by one call of its network; None where no
+        memory is stored."""
         memories = await self._read(batch)
-        choices: dict[int, _Choice | Exception] = {}
+        choices: dict[int, _Choice | Exception | None] = {}
         by_workflow: dict[str, list[tuple[int, _Asked, StoredMemory]]] = defaultdict(list)
         for i, (asked, stored) in enumerate(zip(batch, memories, strict=True)):
             mask = asked.allowed.mask
-            if asked.allowed.exhausted:
-                safe = point_mass(int(np.argmax(mask)), mask.size)
-                choices[i] = _Choice(safe, "safe_action", stored)
-            elif stored is None:
+            if isinstance(stored, MemoryUnavailableError):
                 choices[i] = _fall_back(asked, "memory_unavailable", None)
+            elif stored is None:
+                choices[i] = None
+            elif asked.allowed.exhausted:
+                instead = point_mass(int(np.argmax(mask)), mask.size)
+                choices[i] = _Choice(instead, "safe_action", stored)
             else:
                 by_workflow[asked.workflow.name].append((i, asked, stored))
         for group in by_workflow.values():
@@ -140,20 +200,18 @@ class Decider:
             choices |= {i: choice for (i, *_), choice in zip(group, inferred, strict=True)}
         return [choices[i] for i in range(len(batch))]
 
-    async def _read(self, batch: list[_Asked]) -> list[StoredMemory | None]:
-        """The accounts' memories, None where the store does not answer."""
+    async def _read(
+        self, batch: list[_Asked]
+    ) -> Sequence[StoredMemory | MemoryUnavailableError | None]:
+        """The memories at hand or stored, None where nothing is stored."""
+        unread = [asked for asked in batch if asked.memory is None]
         try:
-            return list(await self._recall.latest([(asked.workflow, asked.key) for asked in batch]))
+            found = iter(await self._recall.stored([(one.workflow, one.key) for one in unread]))
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the fallback decides: %s", error)
-            return [None] * len(batch)
-
-    async def _catch_up(self, asked: _Asked, behind: Behind) -> None:
-        try:
-            await self._recall.at_head(asked.workflow, asked.key, behind.head)
-        except MemoryUnavailableError:
-            self._metrics.memory_unavailable.inc()
+            return [asked.memory or error for asked in batch]
+        return [asked.memory if asked.memory is not None else next(found) for asked in batch]
 
     def _sample(self, asked: _Asked, choice: _Choice) -> Decision:
         """The decision that the draw picks, with all that the ledger keeps of it."""

@@ -135,11 +135,16 @@ class Learner:
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the memory is folded later: %s", error)
+        except Exception as error:  # it is committed: nothing may make of it an error now
+            log.error("committed feedback is not folded yet: %s", type(error).__name__)
 
     def _count(self, recorded: Recorded, seconds: float | None) -> None:
         given, spec = recorded.feedback, self._spec_of(recorded.decision)
         name = spec.workflow
         self._metrics.feedback.labels(name, status(recorded)).inc()
+        if recorded.default is not None:
+            self._metrics.feedback.labels(name, "default").inc()
+            self._metrics.reward.labels(name).inc(_scaled(recorded.default.reward, spec))
         if seconds is not None:
             self._metrics.feedback_seconds.labels(name).observe(seconds)
         if recorded.duplicate:
@@ -147,8 +152,7 @@ class Learner:
         if given.late:
             self._metrics.feedback_late.labels(name).inc()
         if given.head is not None:
-            scaled = (given.reward - spec.reward.min) / (spec.reward.max - spec.reward.min)
-            self._metrics.reward.labels(name).inc(scaled)
+            self._metrics.reward.labels(name).inc(_scaled(given.reward, spec))
         if recorded.newly_adapted_at is not None:
             self._metrics.adaptation.labels(name).observe(recorded.newly_adapted_at)
 
@@ -160,6 +164,11 @@ def status(recorded: Recorded) -> str:
     if recorded.feedback.kind == "default":
         return "default"
     return "folded" if recorded.feedback.head is not None else "recorded"
+
+
+def _scaled(reward: float, spec: WorkflowSpec) -> float:
+    """A raw reward in [0, 1]."""
+    return (reward - spec.reward.min) / (spec.reward.max - spec.reward.min)
 
 
 def _reward(spec: WorkflowSpec, request: FeedbackRequest) -> float:

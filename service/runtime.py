@@ -58,7 +58,7 @@ async def open_service(
     ledger = Ledger.open(settings.ledger, metrics.observe_commit)
     try:
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
-        memories = _open_memories(settings, metrics)
+        memories = _open_memories(settings, ledger, metrics)
         recall = Recall(ledger, memories, catalog, metrics)
         learner = Learner(ledger, recall, catalog, metrics, clock)
         service = Service(
@@ -135,13 +135,14 @@ def example_context(spec: WorkflowSpec) -> dict[str, Any]:
     return example
 
 
-def _open_memories(settings: Settings, metrics: Metrics) -> MemoryStore:
+def _open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:
     if settings.redis_url is None:
         return InProcessMemoryStore(settings.in_process_memories)
     from service.memory.redis_store import RedisMemoryStore  # only the production extra has redis
 
     return RedisMemoryStore(
         settings.redis_url,
+        ledger.ledger_id,
         settings.memory_timeout_seconds,
         settings.memory_idle_seconds,
         lambda why: metrics.memory_corrupt.labels(why).inc(),

@@ -8,49 +8,62 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
-from service.clock import now_us
+from service.batching import BacklogFullError, Batcher
 from service.ledger.records import LedgerUnavailableError
 from service.ledger.rows import load, store
 from service.ledger.settle import Write
-from service.together import Together
 
 LARGEST_GROUP = 256
 """Writes in one transaction at most."""
 LOST_RACES = 2
 """How often a group is run again after another process took a key of it first."""
 
+log = logging.getLogger(__name__)
+
 
 class GroupCommit:
     """Owns the writer thread of one process. Use inside a running event loop."""
 
-    def __init__(self, engine: Engine, observe: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, engine: Engine, timeout_seconds: float, observe: Callable[[int, float], None]
+    ) -> None:
         """`observe` is told each group's size and its seconds from begin to commit."""
         self._engine = engine
+        self._timeout = timeout_seconds
         self._observe = observe
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
-        self._writes: Together[Write, Any] = Together(self._serve, LARGEST_GROUP)
+        self._writes: Batcher[Write, Any] = Batcher(self._serve, LARGEST_GROUP)
         self._closed = False
 
-    def submit(self, write: Write) -> asyncio.Future[Any]:
-        """What the write was settled as, once durable. The future raises what settling it raised,
-        or LedgerUnavailableError."""
+    async def submit(self, write: Write) -> Any:
+        """What the write was settled as, once durable. Raises what settling it raised, or
+        LedgerUnavailableError: then it may still be committed later, and the same ids ask again."""
         if self._closed:
             raise LedgerUnavailableError("the service is shutting down")
-        return self._writes.ask(write)
+        try:
+            return await asyncio.wait_for(self._writes.ask(write), self._timeout)
+        except TimeoutError as error:
+            raise LedgerUnavailableError("the ledger did not commit in time") from error
+        except BacklogFullError as error:
+            raise LedgerUnavailableError("too many writes are waiting for the ledger") from error
 
     async def close(self) -> None:
-        """Commits what is pending, then stops."""
+        """Commits what is pending, then stops; a ledger that hangs is not waited for for ever."""
         self._closed = True
-        await self._writes.drain()
-        self._writer.shutdown()
+        try:
+            await asyncio.wait_for(self._writes.drain(), self._timeout)
+        except TimeoutError:
+            log.error("the ledger hangs: what it was not asked to commit yet is not acknowledged")
+        self._writer.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, group: list[Write]) -> list[Any]:
         started = time.perf_counter()
@@ -62,7 +75,8 @@ class GroupCommit:
     def _commit(self, group: Sequence[Write]) -> list[Any]:
         """Each write's outcome or the exception it is refused with; in the writer thread.
 
-        A lost race with another process for a key is run again: then the row that won is seen.
+        A lost race with another process for a key is run again: then the row that won is seen. A
+        row that the database itself refuses is found by halves and fails alone.
         """
         try:
             for _ in range(LOST_RACES):
@@ -70,12 +84,20 @@ class GroupCommit:
                     return self._attempt(group)
             return self._attempt(group)
         except Exception as error:
-            raise LedgerUnavailableError(f"the ledger did not commit: {error}") from error
+            cause = getattr(error, "orig", None) or error
+            whole = isinstance(error, OperationalError | InterfaceError | OSError)
+            if whole or len(group) == 1:
+                # The type alone: a driver's text may hold what customers sent.
+                refused = LedgerUnavailableError(f"not committed: {type(cause).__name__}")
+                refused.__cause__ = error
+                return [refused] * len(group)
+            half = len(group) // 2
+            return self._commit(group[:half]) + self._commit(group[half:])
 
     def _attempt(self, group: Sequence[Write]) -> list[Any]:
         outcomes: list[Any] = []
         with self._engine.begin() as connection:
-            view = load(connection, group, now_us())
+            view = load(connection, group)
             for write in group:
                 try:
                     outcomes.append(write.settle(view))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +32,7 @@ from service.ledger.records import (
     Interaction,
     LedgerUnavailableError,
 )
-from service.ledger.rows import find_account, find_decision, find_feedback
+from service.ledger.rows import find_account, find_decision, find_feedback, to_decision
 from service.ledger.settle import (
     Behind,
     Committed,
@@ -39,35 +41,78 @@ from service.ledger.settle import (
     FeedbackWrite,
     Recorded,
 )
-from service.ledger.tables import accounts, decisions, feedback, spec_versions
+from service.ledger.tables import accounts, decisions, feedback, ledgers, spec_versions
 
 R = TypeVar("R")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+TIMEOUT_SECONDS = 5.0
+"""How long a commit or a read may take before it counts as failed."""
+_START_LOCK = 0x41434C4D
+"""Which of PostgreSQL's advisory locks replicas take turns by when they start."""
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536")
 
 
 class Ledger:
     """One process's door to the ledger. Open with `Ledger.open`, inside a running event loop."""
 
-    def __init__(self, engine: Engine, observe: Callable[[int, float], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ledger_id: str,
+        timeout_seconds: float,
+        observe: Callable[[int, float], None],
+    ) -> None:
+        self.ledger_id = ledger_id
+        """Who this ledger is; another database is another ledger."""
         self._engine = engine
+        self._timeout = timeout_seconds
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="ledger-reader")
-        self._commits = GroupCommit(engine, observe)
+        self._commits = GroupCommit(engine, timeout_seconds, observe)
 
     @classmethod
-    def open(cls, url: str, observe: Callable[[int, float], None] = lambda *_: None) -> Ledger:
+    def open(
+        cls,
+        url: str,
+        observe: Callable[[int, float], None] = lambda *_: None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> Ledger:
         """Migrates the ledger at `url` to this version and opens it.
 
         Raises LedgerUnavailableError when it cannot be reached or does not promise durability.
         """
         try:
-            engine = _connect(url)
+            engine = _connect(url, timeout_seconds)
             _migrate(engine)
             _assert_durable(engine)
+            with engine.begin() as connection:
+                ledger_id = _identify(connection)
         except (SQLAlchemyError, OSError) as error:
             raise LedgerUnavailableError(f"the ledger cannot be opened: {error}") from error
-        return cls(engine, observe)
+        return cls(engine, ledger_id, timeout_seconds, observe)
+
+    async def read(self, query: Callable[[Connection], R]) -> R:
+        """What `query` finds among what is committed. Raises LedgerUnavailableError."""
+        loop = asyncio.get_running_loop()
+        found = loop.run_in_executor(self._readers, self.read_now, query)
+        try:
+            return await asyncio.wait_for(found, self._timeout)
+        except TimeoutError as error:
+            raise LedgerUnavailableError("the ledger did not answer in time") from error
+
+    def read_now(self, query: Callable[[Connection], R]) -> R:
+        """`read`, in the calling thread."""
+        try:
+            with self._engine.connect().execution_options(read_only=True) as connection:
+                return query(connection)
+        except SQLAlchemyError as error:
+            raise LedgerUnavailableError(f"not read: {type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Commits what is pending and lets go of the ledger."""
+        await self._commits.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
 
     async def record_decision(self, write: DecisionWrite) -> Committed | Behind:
         """The decision, durable. Raises BodyConflictError and LedgerUnavailableError."""
@@ -85,25 +130,6 @@ class Ledger:
         LedgerUnavailableError."""
         recorded: Recorded | None = await self._commits.submit(write)
         return recorded
-
-    async def read(self, query: Callable[[Connection], R]) -> R:
-        """What `query` finds among what is committed. Raises LedgerUnavailableError."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.read_now, query)
-
-    def read_now(self, query: Callable[[Connection], R]) -> R:
-        """`read`, in the calling thread."""
-        try:
-            with self._engine.connect().execution_options(read_only=True) as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise LedgerUnavailableError(f"the ledger cannot be read: {error}") from error
-
-    async def close(self) -> None:
-        """Commits what is pending and lets go of the ledger."""
-        await self._commits.close()
-        self._readers.shutdown()
-        self._engine.dispose()
 
     async def decision(self, tenant: str, decision_id: str) -> Decision | None:
         """The tenant's decision of that id."""
@@ -128,17 +154,14 @@ class Ledger:
     async def defaults_due(self, now_us: int, limit: int) -> list[Decision]:
         """Decisions whose window has closed and whose default reward is not folded yet."""
         query = (
-            select(decisions.c.tenant, decisions.c.decision_id)
+            select(decisions)
             .where(decisions.c.default_due_at_us < now_us)
             .order_by(decisions.c.default_due_at_us)
             .limit(limit)
         )
-
-        def find(connection: Connection) -> list[Decision]:
-            found = (find_decision(connection, *row) for row in connection.execute(query).all())
-            return [decision for decision in found if decision is not None]
-
-        return await self.read(find)
+        return await self.read(
+            lambda connection: [to_decision(row) for row in connection.execute(query)]
+        )
 
     async def heads_changed(self, since_us: int, limit: int) -> list[tuple[AccountKey, Head, int]]:
         """Accounts that changed at or after `since_us`, oldest change first, with that time."""
@@ -171,18 +194,26 @@ class Ledger:
         """The version of this spec, recorded on first sight. Blocks; called at start.
 
         Raises SpecError when an action of an earlier version was removed or moved: rows of
-        memories are stored by action, so the list may only grow at its end.
+        memories are stored by action, so the list may only grow at its end. Raises
+        LedgerUnavailableError.
         """
-        with self._engine.begin() as connection:
-            return _register_spec(connection, spec, now_us)
+        try:
+            with self._engine.begin() as connection:
+                _one_at_a_time(connection)
+                return _register_spec(connection, spec, now_us)
+        except SQLAlchemyError as error:
+            raise LedgerUnavailableError(f"not committed: {type(error).__name__}") from error
 
     def spec_version(self, workflow: str, version: int) -> WorkflowSpec:
         """The spec that an event was made under. Blocks."""
-        query = select(spec_versions.c.body).where(
-            spec_versions.c.workflow == workflow, spec_versions.c.version == version
-        )
-        body = self.read_now(lambda connection: connection.execute(query).scalar_one())
-        return WorkflowSpec.model_validate_json(body)
+        return self.spec_versions(workflow)[version]
+
+    def spec_versions(self, workflow: str) -> dict[int, WorkflowSpec]:
+        """Every spec the workflow has had, by version. Blocks."""
+        columns = spec_versions.c
+        query = select(columns.version, columns.body).where(columns.workflow == workflow)
+        rows = self.read_now(lambda connection: connection.execute(query).all())
+        return {row.version: WorkflowSpec.model_validate_json(row.body) for row in rows}
 
 
 def _past(
@@ -260,13 +291,29 @@ def _register_spec(connection: Connection, spec: WorkflowSpec, now_us: int) -> i
     return version
 
 
-def _connect(url: str) -> Engine:
+def _connect(url: str, timeout_seconds: float) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=4, max_overflow=2, pool_pre_ping=True)
+        milliseconds = round(timeout_seconds * 1_000)
+        return create_engine(
+            parsed,
+            pool_size=4,
+            max_overflow=2,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": math.ceil(timeout_seconds),
+                "tcp_user_timeout": milliseconds,
+                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+            },
+        )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 10.0, "check_same_thread": False})
+    engine = create_engine(
+        parsed,
+        hide_parameters=True,
+        connect_args={"timeout": timeout_seconds, "check_same_thread": False},
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -286,8 +333,26 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
+        _one_at_a_time(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _one_at_a_time(connection: Connection) -> None:
+    """Until this transaction ends, no other replica is past this point. SQLite writers already
+    are one at a time."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _START_LOCK})
+
+
+def _identify(connection: Connection) -> str:
+    """The ledger's id, drawn when it is first opened."""
+    _one_at_a_time(connection)
+    known = connection.scalar(select(ledgers.c.ledger_id))
+    if known is None:
+        known = secrets.token_hex(16)
+        connection.execute(insert(ledgers).values(ledger_id=known))
+    return str(known)
 
 
 def _assert_durable(engine: Engine) -> None:

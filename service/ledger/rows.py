@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -15,14 +15,13 @@ from service.ledger.settle import View, Write
 from service.ledger.tables import accounts, decisions, feedback
 
 
-def load(connection: Connection, writes: Iterable[Write], now_us: int) -> View:
+def load(connection: Connection, writes: Sequence[Write]) -> View:
     """The rows that the writes touch; an account that is not there yet is a blank one.
 
     Accounts are locked in key order, so that the groups of two processes cannot wait for each
     other in a circle.
     """
     view = View()
-    writes = list(writes)
     ids: dict[str, set[str]] = defaultdict(set)
     for write in writes:
         tenant, decision_id = write.decision_key
@@ -32,7 +31,12 @@ def load(connection: Connection, writes: Iterable[Write], now_us: int) -> View:
         for row in connection.execute(select(decisions).where(*one_of)):
             view.decisions[tenant, row.decision_id] = to_decision(row)
     keys = {write.account_key for write in writes} | {one.key for one in view.decisions.values()}
-    _lock_accounts(connection, view, sorted(key for key in keys if key is not None), now_us)
+    _lock_accounts(connection, view, sorted(key for key in keys if key is not None))
+    at_us = min(write.at_us for write in writes)
+    for key in keys:
+        if key is not None and key not in view.accounts:
+            view.accounts[key] = Account(key, Head(), 0, AccountAdaptation(), at_us, at_us)
+            view.fresh.add(key)
     if connection.dialect.name != "sqlite":  # what was read before the locks may have changed
         _reread_decisions(connection, view)
     for tenant, wanted in ids.items():
@@ -40,8 +44,8 @@ def load(connection: Connection, writes: Iterable[Write], now_us: int) -> View:
         if known:
             one_of = feedback.c.tenant == tenant, feedback.c.decision_id.in_(known)
             for row in connection.execute(select(feedback).where(*one_of)):
-                key = (tenant, row.decision_id, row.kind, row.feedback_id)
-                view.feedback[key] = to_feedback(row)
+                given = to_feedback(row)
+                view.feedback[tenant, given.decision_id, given.kind, given.feedback_id] = given
     return view
 
 
@@ -186,7 +190,7 @@ _FOLDED = (
 )
 
 
-def _lock_accounts(connection: Connection, view: View, keys: list[AccountKey], now_us: int) -> None:
+def _lock_accounts(connection: Connection, view: View, keys: list[AccountKey]) -> None:
     by_workflow: dict[tuple[str, str], list[str]] = defaultdict(list)
     for key in keys:
         by_workflow[key.tenant, key.workflow].append(key.account_id)
@@ -204,10 +208,6 @@ def _lock_accounts(connection: Connection, view: View, keys: list[AccountKey], n
         for row in connection.execute(query):
             account = to_account(row)
             view.accounts[account.key] = account
-    for key in keys:
-        if key not in view.accounts:
-            view.accounts[key] = Account(key, Head(), 0, AccountAdaptation(), now_us, now_us)
-            view.fresh.add(key)
 
 
 def _reread_decisions(connection: Connection, view: View) -> None:

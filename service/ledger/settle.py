@@ -69,6 +69,8 @@ class Recorded:
     """The account's head now; a memory below it has something to fold."""
     newly_adapted_at: int | None = None
     """The interaction at which the account first adapted, when this write did it."""
+    default: Feedback | None = None
+    """The default that was due before this feedback came, and was folded with it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class DecisionWrite:
     def account_key(self) -> AccountKey | None:
         """The account it touches, where that is known beforehand."""
         return self.decision.key
+
+    @property
+    def at_us(self) -> int:
+        """When it happened."""
+        return self.decision.created_at_us
 
     def settle(self, view: View) -> Committed | Behind:
         """The decision as committed; for an id seen before, the one it already has.
@@ -135,6 +142,11 @@ class FeedbackWrite:
         """Known only once the decision is."""
         return None
 
+    @property
+    def at_us(self) -> int:
+        """When it happened."""
+        return self.received_at_us
+
     def settle(self, view: View) -> Recorded:
         """The feedback as recorded. Raises DecisionUnknownError, BodyConflictError, and whatever
         `interpret` raises."""
@@ -148,15 +160,23 @@ class FeedbackWrite:
                 raise BodyConflictError("feedback_id", self.feedback_id or self.decision_id)
             return Recorded(twin, decision, True, account.head)
         given, spec = self.interpret(decision)
-        late = self.received_at_us > decision.expires_at_us
         before = account.adaptation.adapted_at
-        if late and decision.default_due_at_us is not None:
+        others = [
+            one
+            for (tenant, decision_id, _, _), one in view.feedback.items()
+            if (tenant, decision_id) == self.decision_key
+        ]
+        expired = self.received_at_us > decision.expires_at_us
+        default = None
+        if expired and decision.default_due_at_us is not None:
             # The window closed first: what is due at expiry is folded before what came after it.
-            _fold(view, default_feedback(decision, spec, self.received_at_us), spec)
+            default = _fold(view, default_feedback(decision, spec, self.received_at_us), spec)
+        late = expired or any(one.kind == "default" for one in others)
         given = replace(given, late=late)
-        folds = spec.feedback.late == "apply" if late else not decision.folded
+        had_its_turn = any(one.kind == "received" and one.head is not None for one in others)
+        folds = not had_its_turn and (not late or spec.feedback.late == "apply")
         given = _fold(view, given, spec) if folds else _keep(view, given)
-        return _recorded(view, given, before)
+        return _recorded(view, given, before, default)
 
 
 @dataclass(frozen=True)
@@ -176,6 +196,11 @@ class DefaultWrite:
     def account_key(self) -> AccountKey | None:
         """The account it touches."""
         return self.decision.key
+
+    @property
+    def at_us(self) -> int:
+        """When it happened."""
+        return self.now_us
 
     def settle(self, view: View) -> Recorded | None:
         """The default as folded; None when it is not due, or not any more."""
@@ -236,8 +261,10 @@ def _keep(view: View, given: Feedback) -> Feedback:
     return given
 
 
-def _recorded(view: View, given: Feedback, adapted_before: int | None) -> Recorded:
+def _recorded(
+    view: View, given: Feedback, adapted_before: int | None, default: Feedback | None = None
+) -> Recorded:
     account = view.accounts[given.key]
     newly = account.adaptation.adapted_at if adapted_before is None else None
     decision = view.decisions[given.key.tenant, given.decision_id]
-    return Recorded(given, decision, False, account.head, newly)
+    return Recorded(given, decision, False, account.head, newly, default)

@@ -26,6 +26,13 @@ metadata = MetaData(
     }
 )
 
+ledgers = Table(
+    "ledgers",
+    metadata,
+    # One row: who this ledger is, so that stores shared by several never mix their memories.
+    Column("ledger_id", String(32), primary_key=True),
+)
+
 spec_versions = Table(
     "spec_versions",
     metadata,

@@ -16,9 +16,11 @@ class InProcessMemoryStore:
         self._capacity = capacity
         self._memories: OrderedDict[tuple[AccountKey, PolicyIdentity], StoredMemory] = OrderedDict()
 
-    async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
+    async def get(
+        self, key: AccountKey, policy: PolicyIdentity, *, keep_alive: bool = True
+    ) -> StoredMemory | None:
         """See MemoryStore."""
-        return self._get(key, policy)
+        return self._get(key, policy) if keep_alive else self._memories.get((key, policy))
 
     async def get_many(
         self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]

@@ -26,8 +26,11 @@ class MemoryUnavailableError(Exception):
 class MemoryStore(Protocol):
     """Keeps memories by (account, policy). Every operation may raise MemoryUnavailableError."""
 
-    async def get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
-        """The memory, or None when there is none that this policy may use."""
+    async def get(
+        self, key: AccountKey, policy: PolicyIdentity, *, keep_alive: bool = True
+    ) -> StoredMemory | None:
+        """The memory, or None when there is none that this policy may use. `keep_alive` counts as
+        use, which keeps an idle account's memory from being let go."""
 
     async def get_many(
         self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]

@@ -152,12 +152,6 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "reward",
         "min must be below max",
     ),
-    "reward range without a finite width": (
-        "reward:\n" + REWARD,
-        "reward: # HERE\n  min: -1.0e+308\n  max: 1.0e+308\n",
-        "reward",
-        "must be finite",
-    ),
     "outcome outside the reward range": (
         "reward:\n",
         "reward: # HERE\n",
@@ -181,6 +175,18 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "adaptation:\n  target: 2.9 # HERE\n  window: 3\n  level: 0.8",
         "adaptation.target",
         "must be at most 2.236, the lower bound of 3 rewards of 3 at level 0.8, got 2.9",
+    ),
+    "reward beyond what adds up": (
+        "  max: 3\n",
+        "  max: 1.0e+13 # HERE\n",
+        "reward.max",
+        "less than or equal to 1000000000000",
+    ),
+    "window of more than ten years": (
+        "feedback: {window_seconds: 100, default_reward: -1}",
+        "feedback: {window_seconds: 1.0e+9, default_reward: -1} # HERE",
+        "feedback.window_seconds",
+        "less than or equal to 315360000",
     ),
     # Names of nothing
     "fallback that names no action": (

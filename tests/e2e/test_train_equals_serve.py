@@ -15,7 +15,7 @@ from contract.encode import encode_reward, horizon_left
 from contract.spec import load_workflow
 from service.catalog import load_policy, open_catalog
 from service.ledger.ledger import Ledger
-from service.ledger.records import AccountKey
+from service.ledger.records import AccountKey, Head
 from service.memory.codec import decode
 from service.memory.in_process import InProcessMemoryStore
 from service.metrics import Metrics
@@ -122,7 +122,8 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
     served: dict[str, bytes] = {}
     with redis_client(redis_url) as client:
         for account in ACCOUNTS:
-            found = client.get(f"acclimate:{{default|brand-choice|{account}}}:memory:bandits/1")
+            (name,) = client.keys(f"*{{default|brand-choice|{account}}}:memory:bandits/1:*")
+            found = client.get(name)
             assert isinstance(found, bytes)
             served[account] = found
     service.terminate()
@@ -145,7 +146,7 @@ async def replay(data_dir: Path, policies: Path) -> Memories:
     memories: Memories = {}
     for account in ACCOUNTS:
         key = AccountKey("default", "brand-choice", account)
-        (stored,) = await recall.latest([(catalog.workflows["brand-choice"], key)])
+        stored = await recall.at_head(catalog.workflows["brand-choice"], key, Head(0, STEPS))
         assert stored.head.position == STEPS
         memories[account] = (stored.memory.shared, stored.memory.rows)
     await ledger.close()

@@ -13,7 +13,7 @@ from service.catalog import Workflow
 from service.ledger.records import Head
 from service.memory.in_process import InProcessMemoryStore
 from service.memory.store import MemoryUnavailableError, StoredMemory
-from tests.service.conftest import CONTEXT, Client, Time
+from tests.service.conftest import CONTEXT, Client, Open, Time
 
 
 async def test_an_answer_says_what_was_chosen_how_likely_it_was_and_why(client: Client) -> None:
@@ -104,6 +104,30 @@ async def test_the_action_is_the_one_that_the_keyed_draw_picks(client: Client) -
         assert answer["action"] == workflow.spec.action_ids[int(sample(expected, u))]
         record = (await client.http.get(f"/v1/decisions/d{i}")).json()
         assert record["draw"] == u
+
+
+async def test_a_retry_gets_its_answer_even_when_the_workflow_has_changed_since(
+    open_client: Open,
+) -> None:
+    async with open_client() as client:
+        first = await client.decide("a", decision_id="d")
+        path = client.service.settings.workflows / "help.yaml"
+    path.write_text(path.read_text().replace("max: 100}", "max: 40}"))
+    async with open_client() as client:
+        assert (await client.decide("a", decision_id="d")).content == first.content
+        assert (await client.decide("a", decision_id="other")).status_code == 422
+        changed = CONTEXT | {"tenure": 60}
+        refused = await client.decide("a", decision_id="d", context=changed)
+        assert refused.json()["errors"][0]["field"] == "decision_id"
+
+
+async def test_when_all_that_was_asked_for_is_forbidden_the_safe_action_is_served(
+    client: Client,
+) -> None:
+    context = CONTEXT | {"plan": "basic"}
+    answer = (await client.decide("a", context=context, actions=["call"])).json()
+    assert (answer["action"], answer["reason"]) == ("wait", "safe_action")
+    assert answer["limits"] == ["cheap_only"]
 
 
 async def test_limits_that_leave_nothing_serve_the_safe_action_and_say_so(client: Client) -> None:

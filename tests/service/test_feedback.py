@@ -105,6 +105,37 @@ async def test_late_feedback_is_one_interaction_more_where_the_workflow_applies_
     assert await client.metric("acclimate_feedback_late_total") == 1
 
 
+async def test_a_default_that_came_first_makes_any_feedback_late_whatever_the_clock_says(
+    client: Client, time: Time
+) -> None:
+    await client.decide("a", decision_id="d", actions=["mail"])
+    time.pass_seconds(101)
+    await client.service.jobs.fold_defaults()
+    time.pass_seconds(-50)  # another replica's clock
+    answer = (await client.learn("d", reward=3)).json()
+    assert (answer["status"], answer["late"], answer["memory_position"]) == ("folded", True, 2)
+
+
+async def test_late_feedback_never_makes_more_than_one_interaction_more(
+    client: Client, time: Time
+) -> None:
+    await client.decide("a", decision_id="d", actions=["mail"])
+    assert (await client.learn("d", reward=3, feedback_id="f")).json()["status"] == "folded"
+    time.pass_seconds(101)
+    for i in range(5):
+        answer = (await client.learn("d", reward=3, feedback_id=f"f{i}")).json()
+        assert (answer["status"], answer["late"]) == ("recorded", True)
+    assert (await memory_of(client))[1][1] == [1, 1]
+
+
+async def test_a_default_folded_with_late_feedback_is_counted(client: Client, time: Time) -> None:
+    await client.decide("a", decision_id="d")
+    time.pass_seconds(101)
+    await client.learn("d", reward=3)
+    assert await client.metric("acclimate_feedback_total") == 2
+    assert await client.metric("acclimate_reward_scaled_total") == 1  # 0 and then 1
+
+
 async def test_late_feedback_is_only_recorded_where_the_workflow_ignores_it(
     open_client: Open, time: Time
 ) -> None:

@@ -11,6 +11,7 @@ import redis.asyncio
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import CorruptMemoryError, decode, encode
 from service.memory.store import MemoryStore, PolicyIdentity, StoredMemory
+from service.settings import Settings
 from tests.servers import Server
 from tests.service.conftest import CONTEXT, Client, Open
 
@@ -109,7 +110,9 @@ async def test_a_duplicate_heals_what_a_crash_between_commit_and_fold_left(
     await either.decide("a", decision_id="d")
     with monkeypatch.context() as crash:
         crash.setattr(type(either.service.recall), "at_head", _crash)
-        assert (await either.learn("d", reward=3)).status_code == 500
+        # It is committed, so it is acknowledged, whatever happens to the fold.
+        assert (await either.learn("d", reward=3)).json()["status"] == "folded"
+    assert (await stored(either)).head == Head(0, 0)
     again = await either.learn("d", reward=3)
     assert again.json()["status"] == "duplicate"
     assert (await stored(either)).head == Head(0, 1)
@@ -139,7 +142,11 @@ async def test_corrupt_bytes_in_redis_are_counted_and_rebuilt(
         whole = await stored(client)
         direct = redis.asyncio.Redis.from_url(redis_url)
         (name,) = await direct.keys("*")
-        assert name == b"acclimate:{default|help|a}:memory:counting/1"
+        assert isinstance(name, bytes)
+        _, identity = store(client)
+        ledger, digest = client.service.ledger.ledger_id[:16], identity.digest[:8].hex()
+        expected = f"acclimate:{ledger}:{{default|help|a}}:memory:counting/1:{digest}"
+        assert name.decode() == expected
         good = await direct.get(name)
         assert isinstance(good, bytes)
         spoiled = bytearray(good)
@@ -151,7 +158,7 @@ async def test_corrupt_bytes_in_redis_are_counted_and_rebuilt(
             assert healed.memory.rows.tobytes() == whole.memory.rows.tobytes()
         assert await direct.ttl(name) > 0
         await direct.aclose()
-        assert await client.metric("acclimate_memory_corrupt_total") == 5
+        assert await client.metric("acclimate_memory_corrupt_total") >= 5
 
 
 async def test_a_memory_of_another_graph_is_never_fed_to_this_one(client: Client) -> None:
@@ -197,3 +204,127 @@ async def test_the_embedded_profile_forgets_the_longest_idle_and_remembers_again
         memories, identity = store(client)
         assert await memories.get(KEY, identity) is None
         assert (await client.decide("a")).json()["memory_position"] == 1
+
+
+async def test_a_redis_that_is_full_lets_no_old_memory_decide(
+    open_client: Open, redis_url: str
+) -> None:
+    """Reads work, writes fail: the ledger has what the store cannot take."""
+    direct = redis.asyncio.Redis.from_url(redis_url)
+    async with open_client(redis_url=redis_url, memory_timeout_seconds=5.0) as client:
+        for _ in range(3):
+            await client.interact("a", actions=["mail"])
+        await direct.config_set("maxmemory", "1")
+        try:
+            for position in range(3, 6):
+                answer = (await client.decide("a", actions=["mail"])).json()
+                assert (answer["memory_position"], answer["reason"]) == (position, "policy")
+                learned = await client.learn(answer["decision_id"], reward=3)
+                assert learned.json()["memory_position"] == position + 1
+            fresh = (await client.decide("new")).json()
+            assert (fresh["memory_position"], fresh["reason"]) == (0, "policy")
+        finally:
+            await direct.config_set("maxmemory", "0")
+        assert await client.metric("acclimate_memory_unavailable_total") > 0
+        assert (await client.decide("a")).json()["memory_position"] == 6
+        assert (await stored(client)).head == Head(0, 6)
+    await direct.aclose()
+
+
+async def test_one_account_that_cannot_be_read_costs_the_others_nothing(
+    open_client: Open, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = redis.asyncio.Redis.from_url(redis_url)
+    async with open_client(redis_url=redis_url, memory_timeout_seconds=5.0) as client:
+        for account in ("a", "b"):
+            await client.interact(account)
+        (name,) = await direct.keys("*help|a}*")
+        await direct.delete(name)
+        await direct.lpush(name, "a list")
+        at_once = ("a", *("b" for _ in range(10)))
+        answers = await asyncio.gather(*(client.decide(account) for account in at_once))
+        assert {answer.json()["reason"] for answer in answers} == {"policy"}
+        assert {answer.json()["memory_position"] for answer in answers} == {1}
+
+        original = type(client.service.ledger).past
+
+        async def unreadable(self: object, key: AccountKey, after: Head | None) -> object:
+            if key.account_id == "a":
+                raise KeyError("nobody knows")
+            return await original(self, key, after)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(client.service.ledger), "past", unreadable)
+        await direct.flushall()
+        answers = await asyncio.gather(*(client.decide(account) for account in at_once))
+        reasons = [answer.json()["reason"] for answer in answers]
+        assert reasons == ["memory_unreadable"] + ["policy"] * 10
+    await direct.aclose()
+
+
+async def test_many_decisions_of_one_flushed_account_share_one_replay(either: Client) -> None:
+    for _ in range(5):
+        await either.interact("a")
+    memories, _ = store(either)
+    if hasattr(memories, "_memories"):
+        memories._memories.clear()
+    else:
+        await memories._redis.flushall()  # type: ignore[attr-defined]
+    before = await either.metric("acclimate_memory_rebuilds_total")
+    answers = await asyncio.gather(*(either.decide("a") for _ in range(30)))
+    assert {answer.json()["memory_position"] for answer in answers} == {5}
+    assert await either.metric("acclimate_memory_rebuilds_total") == before + 1
+
+
+async def test_two_ledgers_on_one_redis_never_see_each_others_memories(
+    open_client: Open, redis_url: str, settings: Settings
+) -> None:
+    shared = {"redis_url": redis_url, "memory_timeout_seconds": 5.0}
+    other = settings.data_dir.with_name("other")
+    async with open_client(**shared) as one, open_client(**shared, data_dir=other) as two:
+        await one.interact("a", reward=3)
+        await two.interact("a", reward=-1)
+        for client, wins in ((one, 1), (two, 0)):
+            assert (await client.decide("a")).json()["memory_position"] == 1
+            assert (await stored(client)).memory.rows[..., 0].sum() == wins
+
+
+async def test_what_was_clipped_to_decide_is_clipped_to_learn(
+    open_client: Open, settings: Settings
+) -> None:
+    path = settings.workflows / "help.yaml"
+    clips = "tenure: {type: number, min: 0, max: 100, out_of_range: clip}"
+    path.write_text(path.read_text().replace("tenure: {type: number, min: 0, max: 100}", clips))
+    async with open_client() as client:
+        for account, tenure in (("a", 100), ("b", 1e300)):
+            await client.interact(account, context=CONTEXT | {"tenure": tenure}, actions=["mail"])
+        memories, identity = store(client)
+        shared = [
+            found.memory.shared.tolist()
+            for account in ("a", "b")
+            if (found := await memories.get(AccountKey("default", "help", account), identity))
+        ]
+        assert shared[0] == shared[1]
+
+
+async def test_one_account_that_does_not_replay_stops_no_reconciling(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_head = type(client.service.recall).at_head
+    with monkeypatch.context() as crash:
+        for account in ("a", "b"):
+            await client.decide(account, decision_id=account)
+        crash.setattr(type(client.service.recall), "at_head", _crash)
+        for account in ("a", "b"):
+            await client.learn(account, reward=3)
+
+    async def bad(self: object, workflow: object, key: AccountKey, *rest: object) -> object:
+        if key.account_id == "a":
+            raise ValueError("bad")
+        return await at_head(self, workflow, key, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(client.service.recall), "at_head", bad)
+    assert await client.service.jobs.reconcile() == 1
+    memories, identity = store(client)
+    found = await memories.get(AccountKey("default", "help", "b"), identity)
+    assert found is not None
+    assert found.head == Head(0, 1)

@@ -12,6 +12,11 @@ depends_on = None
 def upgrade() -> None:
     """From nothing."""
     op.create_table(
+        "ledgers",
+        sa.Column("ledger_id", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("ledger_id", name=op.f("pk_ledgers")),
+    )
+    op.create_table(
         "accounts",
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("workflow", sa.String(length=64), nullable=False),

@@ -1,4 +1,4 @@
-"""Serving together what was asked for together: one call for all items that are waiting.
+"""Dynamic batching: one call for all items that are waiting when the last call is done.
 
 An item never waits for company: the first one is served as soon as the event loop has handed over
 what had already arrived, and what arrives meanwhile is served next.
@@ -15,21 +15,31 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Together(Generic[T, R]):
+class BacklogFullError(Exception):
+    """More items are waiting than may wait."""
+
+
+class Batcher(Generic[T, R]):
     """Batches the calls of one process. Use inside a running event loop."""
 
     def __init__(
-        self, serve: Callable[[list[T]], Awaitable[list[R | Exception]]], largest: int
+        self,
+        serve: Callable[[list[T]], Awaitable[list[R | Exception]]],
+        largest: int,
+        most_waiting: int = 10_000,
     ) -> None:
         """`serve` answers a list of at most `largest` items in their order, each with a result or
         with the exception that its asker gets; what it raises, every asker of the list gets."""
         self._serve = serve
         self._largest = largest
+        self._most_waiting = most_waiting
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
     def ask(self, item: T) -> asyncio.Future[R]:
-        """The answer to `item`, when it is there."""
+        """The answer to `item`, when it is there. Raises BacklogFullError."""
+        if len(self._waiting) >= self._most_waiting:
+            raise BacklogFullError(f"{self._most_waiting} are waiting already")
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._running is None:
