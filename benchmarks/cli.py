@@ -1,0 +1,153 @@
+"""`acclimate demo`: the command around the demo, its progress bars, files and exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from benchmarks import demo as households
+from benchmarks.demo_report import how_to_go_on, report
+from benchmarks.demo_scores import to_json
+from benchmarks.service_process import ServiceError
+from contract.spec import SpecError
+from training.tasks.households import HouseholdsMissingError
+
+app = typer.Typer(help="Measurements beside peers.")
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+@app.callback()
+def benchmarks() -> None:
+    """Measurements beside peers."""
+
+
+@app.command()
+def demo(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Keep the numbers in this file.")
+    ] = None,
+    plot_file: Annotated[Path, typer.Option("--plot", help="Where the picture goes.")] = Path(
+        "out/demo.png"
+    ),
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Label permutations that the service plays.")
+    ] = 3,
+    baseline_seeds: Annotated[
+        int, typer.Option(min=1, help="Label permutations that the baselines play.")
+    ] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option("--households", min=2, help="Only so many test households a family."),
+    ] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests under way at any time.")] = 8,
+    workflows: Annotated[Path, typer.Option(help="Folder of workflow files.")] = Path("workflows"),
+    policies: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("policies"),
+) -> None:
+    """Real households through a live service, next to the algorithms one would otherwise use.
+
+    ACCLIMATE_INSTALLATION_KEY fixes the service's draws; unset, they are the demo's own, the same
+    in every run.
+    """
+    settings = households.Settings(
+        workflows=workflows,
+        policies=policies,
+        seeds=seeds,
+        baseline_seeds=max(baseline_seeds, seeds),
+        households=limit,
+        in_flight=in_flight,
+        installation_key=os.environ.get("ACCLIMATE_INSTALLATION_KEY", households.INSTALLATION_KEY),
+    )
+    notes, out = Console(stderr=True), Console()
+    try:
+        with _ended_like_ctrl_c(), _Bars(notes) as bars:
+            result = households.run(settings, bars)
+    except (
+        households.DemoError,
+        ServiceError,
+        SpecError,
+        HouseholdsMissingError,
+    ) as error:
+        notes.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt:
+        notes.print("interrupted; the service is stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    for part in report(result):
+        out.print(part, highlight=False)
+        out.print()
+    try:
+        from benchmarks.demo_plot import plot  # matplotlib takes a second to import
+
+        plot(result.families, result.target, plot_file)
+        out.print(f"Reward against interaction number: {plot_file.resolve()}", soft_wrap=True)
+        if json_file is not None:
+            numbers = to_json(result.families, result.decisions_per_s, result.p50_ms, result.p99_ms)
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+            out.print(f"The numbers: {json_file.resolve()}", soft_wrap=True)
+    except OSError as error:
+        notes.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from error
+    out.print()
+    out.print(how_to_go_on(), highlight=False, markup=False, soft_wrap=True)
+
+
+class _Bars:
+    """The demo's progress on standard error: a line for each thing done, a bar for each family."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("purchases"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def status(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False)
+
+    def expect(self, stage: str, steps: int) -> None:
+        self._tasks[stage] = self._progress.add_task(stage, total=steps)
+
+    def advance(self, stage: str) -> None:
+        self._progress.advance(self._tasks[stage])
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the block as Ctrl-C does, so that it cleans up."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

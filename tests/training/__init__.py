@@ -1,0 +1,1 @@
+"""Tests of training: tasks, algorithms, networks, evaluation."""

@@ -1,0 +1,110 @@
+"""Bernoulli bandits: what a trial is, and which families are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.tasks.bandits import BernoulliBandits
+
+
+def bandits(
+    trials: int = 1_000, k: int = 4, n: int = 3, seed: int = 0, choice_share: float = 0.0
+) -> BernoulliBandits:
+    return BernoulliBandits(trials, k, n, np.random.default_rng(seed), choice_share)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("k", {"k": 1}),
+        ("k", {"k": 51}),
+        ("n", {"n": 0}),
+        ("trials", {"trials": 0}),
+        ("choice_share", {"choice_share": 1.5}),
+        ("choice_share", {"choice_share": float("nan")}),
+    ],
+)
+def test_an_impossible_family_is_refused_by_the_name_of_its_field(
+    field: str, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: expected"):
+        bandits(**wrong)
+
+
+@pytest.mark.parametrize("k", [2, 50])
+def test_the_smallest_and_the_largest_family_can_be_played(k: int) -> None:
+    task = bandits(trials=2, k=k, n=1, choice_share=0.5)
+    task.reset()
+    _, reward, terminated, truncated, info = task.step(np.array([0, k - 1]))
+    assert set(reward) <= {0.0, 1.0}
+    assert terminated.all()
+    assert not truncated.any()
+    assert info["trial_over"]
+
+
+def test_every_pull_is_an_episode_and_the_trial_ends_after_n_of_them() -> None:
+    task = bandits(n=3)
+    task.reset()
+    over = []
+    for _ in range(3):
+        _, _, terminated, _, info = task.step(np.zeros(1_000, int))
+        assert terminated.all()
+        over.append(info["trial_over"])
+    assert over == [False, False, True]
+    with pytest.raises(RuntimeError, match="reset"):
+        task.step(np.zeros(1_000, int))
+
+
+def test_the_same_seed_gives_the_same_tasks_and_the_same_luck_to_any_player() -> None:
+    first, second = bandits(choice_share=0.5), bandits(choice_share=0.5)
+    first.reset()
+    second.reset()
+    np.testing.assert_array_equal(first.means, second.means)
+    same = np.arange(1_000) % 2 == 0
+    _, reward, *_ = first.step(np.zeros(1_000, int))
+    _, other, *_ = second.step(np.where(same, 0, 3))
+    np.testing.assert_array_equal(reward[same], other[same])
+    np.testing.assert_array_equal(first.means, second.means)
+
+
+def test_uniform_arms_have_uniform_means_and_pay_at_them() -> None:
+    task = bandits(trials=20_000, n=1)
+    task.reset()
+    assert task.means.mean() == pytest.approx(0.5, abs=0.01)
+    assert task.means.var() == pytest.approx(1 / 12, abs=0.005)
+    _, reward, *_ = task.step(np.full(20_000, 2))
+    assert reward.mean() == pytest.approx(task.means[:, 2].mean(), abs=0.015)
+
+
+@pytest.mark.parametrize("k", [2, 4, 50])
+def test_a_choices_means_sum_to_one_at_every_step(k: int) -> None:
+    task = bandits(k=k, n=20, choice_share=1.0)
+    task.reset()
+    for _ in range(20):
+        assert np.isfinite(task.means).all()
+        assert (task.means >= 0).all()
+        np.testing.assert_allclose(task.means.sum(axis=1), 1.0)
+        task.step(np.zeros(1_000, int))
+
+
+def test_a_choosing_trial_pays_at_its_means_and_its_path_ignores_the_player() -> None:
+    first = bandits(trials=20_000, n=10, choice_share=1.0)
+    second = bandits(trials=20_000, n=10, choice_share=1.0)
+    first.reset()
+    second.reset()
+    for step in range(10):
+        expected = first.means[:, 1].mean()
+        _, reward, *_ = first.step(np.ones(20_000, int))
+        second.step(np.full(20_000, step % 4))
+        assert reward.mean() == pytest.approx(expected, abs=0.015)
+        np.testing.assert_array_equal(first.means, second.means)
+
+
+def test_the_share_of_choices_is_the_one_asked_for() -> None:
+    task = bandits(trials=10_000, choice_share=0.25)
+    task.reset()
+    share = np.isclose(task.means.sum(axis=1), 1.0, atol=1e-9).mean()
+    assert share == pytest.approx(0.25, abs=0.02)

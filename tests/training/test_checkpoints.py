@@ -1,0 +1,157 @@
+"""Stopping and going on: a resumed run is the run that never stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.trials import TINY, tiny_learner
+from training import checkpoints
+from training.checkpoints import CheckpointError, load, refuse_other_architecture, save
+from training.policies.network import architecture, build
+from training.run import Schedule, Stop, run
+from training.trpo import Learner, TrainingDivergedError
+
+TRAIN = [
+    sys.executable,
+    "-c",
+    "from training.cli import train_app; train_app()",
+    "bandits",
+    *shlex.split("--shared 5 --row 4 --width 6 --groups 2 --steps-per-group 60 --arms 2 4"),
+    *shlex.split("--pulls 3 6 --cg-iterations 3 --save-every 1 --check-every 1000"),
+]
+
+
+def go(learner: Learner, path: Path, iterations: int, stop: Stop | None = None) -> dict[str, Any]:
+    record: dict[str, Any] = {"seed": 1, "command": "a test", "seconds": 0.0, "task": "bandits"}
+    schedule = Schedule(iterations=iterations, check_every=2, save_every=2)
+    run(learner, TINY, record, schedule, path, stop or Stop(), on_iteration=lambda _: None)
+    return record
+
+
+def weights(learner: Learner) -> list[torch.Tensor]:
+    return [*learner.policy.state_dict().values(), *learner.critic.state_dict().values()]
+
+
+def test_a_resumed_run_continues_its_curve_exactly(tmp_path: Path) -> None:
+    whole = tiny_learner()
+    go(whole, tmp_path / "whole.pt", 6)
+    halves = tiny_learner()
+    go(halves, tmp_path / "halves.pt", 3)
+    halves, record, hyperparameters = load(tmp_path / "halves.pt")
+    assert hyperparameters == TINY
+    assert record["command"] == "a test"
+    go(halves, tmp_path / "halves.pt", 6)
+    assert halves.history == whole.history
+    assert len(whole.history) == 6
+    for one, other in zip(weights(halves), weights(whole), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_wish_to_stop_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    learner = tiny_learner()
+    go(learner, tmp_path / "c.pt", 100, Stop(by="SIGTERM"))
+    assert load(tmp_path / "c.pt")[0].iteration == 0
+
+
+def test_a_run_stopped_by_sigterm_and_resumed_continues_its_curve_exactly(tmp_path: Path) -> None:
+    def train(out: Path, *options: str) -> subprocess.Popen[str]:
+        command = [*TRAIN, "--out", str(out), *options]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    stopped = train(tmp_path / "stopped", "--iterations", "100000")
+    path = tmp_path / "stopped" / checkpoints.FILE
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    stopped.send_signal(signal.SIGTERM)
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode == 0, said
+    match = re.search(r"stopped by SIGTERM after iteration (\d+).*--resume", said, re.DOTALL)
+    assert match, said
+    reached = int(match[1])
+    assert load(path)[0].iteration == reached
+
+    total = str(reached + 3)
+    for one in (
+        train(tmp_path / "stopped", "--iterations", total, "--resume"),
+        train(tmp_path / "whole", "--iterations", total),
+    ):
+        _, said = one.communicate(timeout=120)
+        assert one.returncode == 0, said
+    continued = load(path)[0]
+    uninterrupted = load(tmp_path / "whole" / checkpoints.FILE)[0]
+    assert continued.iteration == reached + 3
+    assert continued.history == uninterrupted.history
+    for a, b in zip(weights(continued), weights(uninterrupted), strict=True):
+        assert torch.equal(a, b)
+    assert (tmp_path / "stopped" / "curve.png").stat().st_size > 10_000
+
+
+def test_the_last_good_checkpoint_outlives_a_run_that_diverges(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    learner = tiny_learner()
+    go(learner, path, 2)
+    kept = path.read_bytes()
+    with torch.no_grad():
+        learner.critic.value.bias.fill_(torch.nan)
+    with pytest.raises(TrainingDivergedError):
+        go(learner, path, 4)
+    assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize("left", [0, 10, 1_000, -1])
+def test_a_truncated_checkpoint_is_refused_and_left_as_it_was(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "c.pt"
+    go(tiny_learner(), path, 1)
+    path.write_bytes(path.read_bytes()[:left])
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="truncated or not a checkpoint"):
+        load(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="format"):
+        load(tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        load(tmp_path / "nowhere.pt")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    go(tiny_learner(), path, 1)
+    learner, _, _ = load(path)
+    wanted = architecture(build("actionwise", {"shared": 6}))
+    with pytest.raises(CheckpointError, match=r"shared 5.*shared 6.*was asked for"):
+        refuse_other_architecture(path, learner, wanted)
+
+
+def test_a_checkpoint_that_cannot_be_finished_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.pt"
+    learner = tiny_learner()
+    record = go(learner, path, 1)
+    kept = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save(learner, record, TINY, path)
+    assert path.read_bytes() == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]

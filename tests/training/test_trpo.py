@@ -1,0 +1,146 @@
+"""One TRPO iteration: advantages, the step, the critic, and what happens when numbers break."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.trials import TINY, tiny_learner
+from training.check import fixed_trials, luck
+from training.hyperparameters import Hyperparameters
+from training.policies.network import build
+from training.rollout import play
+from training.run import check_reward
+from training.tasks.bandits import BernoulliBandits
+from training.trpo import (
+    TrainingDivergedError,
+    entropy,
+    generalised_advantage,
+    iterate,
+    kullback_leibler,
+    new_learner,
+    prepare,
+)
+
+
+@pytest.mark.parametrize(("discount", "decay"), [(1.0, 1.0), (0.9, 0.7), (1.0, 0.0)])
+def test_the_advantage_is_the_sum_of_discounted_surprises(discount: float, decay: float) -> None:
+    torch.manual_seed(0)
+    T, B = 6, 3
+    reward, value = torch.randn(T, B), torch.randn(T, B)
+    following = torch.cat([value[1:], torch.zeros(1, B)])
+    surprise = reward + discount * following - value
+    found = generalised_advantage(reward, value, discount, decay)
+    for t in range(T):
+        weights = (discount * decay) ** torch.arange(T - t)
+        direct = (weights[:, None] * surprise[t:]).sum(0)
+        torch.testing.assert_close(found[t], direct)
+
+
+def test_divergence_and_entropy_survive_impossible_actions() -> None:
+    impossible = -torch.inf
+    old = torch.log(torch.tensor([0.5, 0.5, 0.0]))
+    new = torch.log_softmax(torch.tensor([0.0, 1.0, impossible]), -1)
+    by_hand = 0.5 * (np.log(0.5) - float(new[0])) + 0.5 * (np.log(0.5) - float(new[1]))
+    assert float(kullback_leibler(old, new)) == pytest.approx(by_hand)
+    assert float(entropy(old)) == pytest.approx(np.log(2))
+
+
+def test_a_step_stays_inside_the_region_and_improves_the_surrogate() -> None:
+    learner = tiny_learner()
+    for _ in range(5):
+        entry = iterate(learner, TINY)
+        assert 0 <= entry["divergence"] <= TINY.radius
+        assert entry["improvement"] >= 0
+        assert (entry["scale"] > 0) == (entry["improvement"] > 0)
+
+
+def test_a_few_iterations_learn_to_prefer_what_pays() -> None:
+    h = replace(TINY, steps_per_group=1_500, arms=(5, 5), pulls=(20, 20), radius=0.03)
+    sizes = {"shared": 8, "row": 8, "width": 16}
+    learner = new_learner(build("actionwise", sizes), build("actionwise", sizes, 1), 1, h)
+    before = check_reward(learner.policy)
+    for _ in range(8):
+        iterate(learner, h)
+    assert check_reward(learner.policy) > before + 5
+
+
+def test_the_fixed_trials_are_the_same_at_every_look_and_their_luck_is_known() -> None:
+    first, second = fixed_trials((2, 50))[0], fixed_trials((2, 50))[0]
+    first.reset()
+    second.reset()
+    np.testing.assert_array_equal(first.means, second.means)
+    assert first.means.shape == (1_000, 5)
+    best = 100 * first.means.max(1).mean()
+    assert best - luck((2, 50)) == pytest.approx(100 * 5 / 6)
+    assert fixed_trials((3, 3))[0].k == 3
+
+
+def test_the_flat_network_trains_by_the_same_iteration() -> None:
+    h = replace(TINY, arms=(3, 3))
+    sizes = {"actions": 3, "hidden": 8}
+    learner = new_learner(build("gru", sizes), build("gru", sizes, 1), 1, h)
+    first = [p.detach().clone() for p in learner.policy.parameters()]
+    entry = iterate(learner, h)
+    assert entry["divergence"] <= h.radius
+    changed = [
+        not torch.equal(p, q) for p, q in zip(first, learner.policy.parameters(), strict=True)
+    ]
+    assert all(changed)
+
+
+def test_without_the_oracle_returns_are_made_of_coins_alone() -> None:
+    h = replace(TINY, expected_rewards=False, gae_lambda=1.0)
+    learner = tiny_learner(hyperparameters=h)
+    rng = np.random.default_rng(0)
+    played = play(learner.policy, BernoulliBandits(20, 3, 4, rng), rng)
+    blind = replace(
+        played,
+        expected=np.full_like(played.expected, np.nan),
+        best=np.full_like(played.best, np.nan),
+    )
+    group = prepare(learner.critic, [blind], h)[0]
+    to_go = np.cumsum(played.reward[::-1], 0)[::-1]
+    np.testing.assert_allclose(group.target.numpy(), to_go, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "weight", "cause"),
+    [("policy", "score_row.bias", "log-prob"), ("critic", "value.bias", "critic's")],
+)
+def test_a_gradient_that_is_not_finite_stops_training_and_says_where_it_comes_from(
+    network: str, weight: str, cause: str
+) -> None:
+    learner = tiny_learner()
+    iterate(learner, TINY)
+    broken = learner.policy if network == "policy" else learner.critic
+    with torch.no_grad():
+        dict(broken.named_parameters())[weight].fill_(torch.nan)
+    with pytest.raises(TrainingDivergedError, match=f"iteration 2: .*{cause}"):
+        iterate(learner, TINY)
+    assert learner.iteration == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("k", {"arms": (1, 5)}),
+        ("arms", {"arms": (9, 5)}),
+        ("n", {"pulls": (0, 5)}),
+        ("choice_share", {"choice_share": -0.1}),
+        ("gae_lambda", {"gae_lambda": 0.0}),
+        ("radius", {"radius": 0.0}),
+        ("damping", {"damping": float("nan")}),
+        ("groups", {"groups": 0}),
+        ("fisher_trials", {"fisher_trials": 1.2}),
+    ],
+)
+def test_hyperparameters_that_cannot_be_are_refused_by_name(
+    field: str, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: expected"):
+        Hyperparameters(**wrong)

@@ -1,0 +1,141 @@
+"""Checkpoints: everything that a run needs to go on exactly as if it had never stopped.
+
+A checkpoint is written whole or not at all, and one that does not fit is refused before anything
+is overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.hyperparameters import Hyperparameters
+from training.policies.network import architecture, build
+from training.trpo import Learner, new_learner
+
+FORMAT = 1
+FILE = "checkpoint.pt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used. The message says which and why."""
+
+
+def save(
+    learner: Learner, run: dict[str, Any], hyperparameters: Hyperparameters, path: Path
+) -> None:
+    """Writes beside `path`, then renames: a reader sees the old file or the new one.
+
+    `run` is whatever else the run wants to find again: seed, command, time spent.
+    """
+    state = {
+        "format": FORMAT,
+        "architecture": architecture(learner.policy),
+        "hyperparameters": asdict(hyperparameters),
+        "run": run,
+        "iteration": learner.iteration,
+        "steps": learner.steps,
+        "history": learner.history,
+        "policy": learner.policy.state_dict(),
+        "critic": learner.critic.state_dict(),
+        "critic_optimiser": learner.critic_optimiser.state_dict(),
+        "value_optimiser": learner.value_optimiser.state_dict(),
+        "rng": _rng_state(learner.rng),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters]:
+    """The learner, the run and the hyperparameters of a checkpoint. Raises CheckpointError."""
+    state = read(path)
+    try:
+        hyperparameters = Hyperparameters(**_tuples(state["hyperparameters"]))
+        name, sizes = state["architecture"]["name"], state["architecture"]["sizes"]
+        learner = new_learner(
+            build(name, sizes), build(name, sizes), seed=0, hyperparameters=hyperparameters
+        )
+        learner.policy.load_state_dict(state["policy"])
+        learner.critic.load_state_dict(state["critic"])
+        learner.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        learner.value_optimiser.load_state_dict(state["value_optimiser"])
+        learner.rng = _rng_of(state["rng"])
+        learner.iteration, learner.steps = state["iteration"], state["steps"]
+        learner.history = state["history"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its parts do not fit together: {error}") from error
+    return learner, state["run"], hyperparameters
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The raw state in a checkpoint file. Raises CheckpointError for a file that is not one."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no checkpoint there")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler and zip reader meet
+        raise CheckpointError(
+            f"{path}: truncated or not a checkpoint ({type(error).__name__}); nothing was changed"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}")
+    return state
+
+
+def refuse_other_architecture(path: Path, learner: Learner, wanted: dict[str, Any]) -> None:
+    """Raises CheckpointError unless the checkpoint holds the network that was asked for."""
+    found = architecture(learner.policy)
+    if found != wanted:
+        raise CheckpointError(
+            f"{path}: holds {_shown(found)}, but {_shown(wanted)} was asked for; resume with the "
+            "same network, or choose another --out"
+        )
+
+
+def _shown(built: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{key} {value}" for key, value in built["sizes"].items())
+    return f"{built['name']} ({sizes})"
+
+
+def _rng_state(rng: np.random.Generator) -> dict[str, Any]:
+    """A generator with its count of spawned children, in plain numbers."""
+    bits = rng.bit_generator
+    seeds = bits.seed_seq
+    assert isinstance(seeds, np.random.SeedSequence)
+    inner = bits.state["state"]
+    return {
+        "state": str(inner["state"]),
+        "inc": str(inner["inc"]),
+        "has_uint32": int(bits.state["has_uint32"]),
+        "uinteger": int(bits.state["uinteger"]),
+        "entropy": str(seeds.entropy),
+        "children": seeds.n_children_spawned,
+    }
+
+
+def _rng_of(state: dict[str, Any]) -> np.random.Generator:
+    seeds = np.random.SeedSequence(int(state["entropy"]), n_children_spawned=state["children"])
+    bits = np.random.PCG64(seeds)
+    bits.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": int(state["state"]), "inc": int(state["inc"])},
+        "has_uint32": state["has_uint32"],
+        "uinteger": state["uinteger"],
+    }
+    return np.random.Generator(bits)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

@@ -1,0 +1,335 @@
+"""`acclimate train` and `acclimate export`: the training room's command line.
+
+Importable without torch, which is loaded only inside a command.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from training.check import PULLS, arms_played, luck
+from training.hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from training.run import Schedule
+    from training.trpo import Learner
+
+BAD_INPUT = 2
+"""Exit status: an option, a checkpoint or a bundle that cannot be used."""
+DIVERGED = 3
+"""Exit status: training met a number that is not finite; the last good checkpoint is kept."""
+
+train_app = typer.Typer(help="Meta-train a policy.", no_args_is_help=True)
+
+_DEFAULT = Hyperparameters()
+_notes = Console(stderr=True)
+
+
+class NetworkName(StrEnum):
+    """The networks there are."""
+
+    actionwise = "actionwise"
+    gru = "gru"
+
+
+@train_app.callback()
+def train() -> None:
+    """Meta-train a policy over a task family. Its weights never change in production."""
+
+
+@train_app.command()
+def bandits(
+    network: Annotated[
+        NetworkName, typer.Option(help="actionwise: any number of actions. gru: a fixed number.")
+    ] = NetworkName.actionwise,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Stop once this many are done, resumptions included.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Stop after this much training time instead.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, tasks and draws.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Where checkpoint and plots go; runs/bandits-NETWORK-SEED.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, exactly.")
+    ] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 10,
+    check_every: Annotated[
+        int, typer.Option(min=1, help="Iterations between looks at the fixed trials.")
+    ] = 10,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; 1 is best unless the machine is yours alone.")
+    ] = 1,
+    hidden: Annotated[int, typer.Option(min=1, help="gru: size of the hidden state.")] = 256,
+    shared: Annotated[int, typer.Option(min=1, help="actionwise: shared memory, floats.")] = 32,
+    row: Annotated[int, typer.Option(min=1, help="actionwise: memory an action, floats.")] = 32,
+    width: Annotated[int, typer.Option(min=1, help="actionwise: width of the head.")] = 48,
+    arms: Annotated[
+        tuple[int, int], typer.Option(help="Fewest and most arms; gru: equal.")
+    ] = _DEFAULT.arms,
+    pulls: Annotated[
+        tuple[int, int], typer.Option(help="Fewest and most pulls a trial.")
+    ] = _DEFAULT.pulls,
+    choice_share: Annotated[
+        float, typer.Option(help="Share of trials whose arm means sum to one (a choice).")
+    ] = _DEFAULT.choice_share,
+    horizons: Annotated[
+        int, typer.Option(help="Numbers of pulls drawn an iteration.")
+    ] = _DEFAULT.horizons,
+    groups: Annotated[
+        int, typer.Option(help="Numbers of arms drawn for each number of pulls.")
+    ] = _DEFAULT.groups,
+    steps_per_group: Annotated[
+        int, typer.Option(help="Interactions played on each (pulls, arms).")
+    ] = _DEFAULT.steps_per_group,
+    expected_rewards: Annotated[
+        bool,
+        typer.Option(
+            help="Returns add up arm means instead of coins: unbiased, less noise, simulator only."
+        ),
+    ] = _DEFAULT.expected_rewards,
+    discount: Annotated[float, typer.Option(help="Per interaction.")] = _DEFAULT.discount,
+    gae_lambda: Annotated[float, typer.Option(help="GAE's λ.")] = _DEFAULT.gae_lambda,
+    radius: Annotated[
+        float, typer.Option(help="Largest mean KL divergence of a step.")
+    ] = _DEFAULT.radius,
+    damping: Annotated[float, typer.Option(help="Added to the Fisher matrix.")] = _DEFAULT.damping,
+    cg_iterations: Annotated[
+        int, typer.Option(help="Conjugate-gradient iterations.")
+    ] = _DEFAULT.cg_iterations,
+    fisher_trials: Annotated[
+        float, typer.Option(help="Share of trials in the Fisher product.")
+    ] = _DEFAULT.fisher_trials,
+    fisher_times: Annotated[
+        float, typer.Option(help="Share of their steps in it.")
+    ] = _DEFAULT.fisher_times,
+    critic_rate: Annotated[float, typer.Option(help="Adam's rate.")] = _DEFAULT.critic_rate,
+    critic_epochs: Annotated[
+        int, typer.Option(help="Passes of the critic over an iteration.")
+    ] = _DEFAULT.critic_epochs,
+    critic_batches: Annotated[
+        int, typer.Option(help="Parts a pass is cut into.")
+    ] = _DEFAULT.critic_batches,
+) -> None:
+    """Train on Bernoulli bandits with TRPO.
+
+    Every iteration plays several families (pulls n, arms k), log-uniform in their ranges, and takes
+    one natural step. SIGTERM or Ctrl-C finishes the iteration, saves a checkpoint and exits with 0;
+    the same command with --resume goes on as if nothing had happened. With --resume the network's
+    sizes must be the checkpoint's, and the checkpoint's hyperparameters hold.
+
+    A quick look (a minute): acclimate train bandits --minutes 1
+    """
+    _need_torch()
+    from training.checkpoints import FILE, CheckpointError, load, refuse_other_architecture
+    from training.policies.network import architecture, build
+    from training.run import Schedule
+    from training.trpo import new_learner
+
+    out = out or Path("runs") / f"bandits-{network}-{seed}"
+    path = out / FILE
+    if iterations is None and minutes is None:
+        _refuse("say when to stop: --iterations or --minutes")
+    try:
+        wanted = Hyperparameters(
+            horizons=horizons,
+            groups=groups,
+            steps_per_group=steps_per_group,
+            arms=arms,
+            pulls=pulls,
+            choice_share=choice_share,
+            expected_rewards=expected_rewards,
+            discount=discount,
+            gae_lambda=gae_lambda,
+            radius=radius,
+            damping=damping,
+            cg_iterations=cg_iterations,
+            fisher_trials=fisher_trials,
+            fisher_times=fisher_times,
+            critic_rate=critic_rate,
+            critic_epochs=critic_epochs,
+            critic_batches=critic_batches,
+        )
+        sizes: dict[str, Any]
+        if network is NetworkName.gru:
+            if arms[0] != arms[1]:
+                raise ValueError(f"arms: the gru takes one number of actions, got {arms}")
+            sizes = {"actions": arms[0], "hidden": hidden}
+        else:
+            sizes = {"shared": shared, "row": row, "width": width}
+        policy, critic = build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
+        if resume:
+            learner, record, wanted = load(path)
+            refuse_other_architecture(path, learner, architecture(policy))
+        elif path.exists():
+            raise ValueError(
+                f"{path} exists: add --resume to go on with it, or choose another --out"
+            )
+        else:
+            learner = new_learner(policy, critic, seed, wanted)
+            record = {"seed": seed, "command": _command(), "seconds": 0.0, "task": "bandits"}
+    except (ValueError, CheckpointError) as error:
+        _refuse(str(error))
+    out.mkdir(parents=True, exist_ok=True)
+    schedule = Schedule(iterations, minutes, check_every=check_every, save_every=save_every)
+    _train(learner, wanted, record, schedule, out, threads)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's directory, or its checkpoint.")],
+    out: Annotated[Path, typer.Argument(help="The bundle's directory, such as policies/NAME/1.")],
+    name: Annotated[
+        str | None, typer.Option(help="The policy's name; by default out's parent directory.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Its version; by default out's own name.")
+    ] = None,
+    note: Annotated[
+        Path | None, typer.Option(help="Markdown to put into report.md: what was tried.")
+    ] = None,
+    evaluation_trials: Annotated[
+        int, typer.Option(min=0, help="Fresh trials for the report's evaluation; 0: none.")
+    ] = 10_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+) -> None:
+    """Export a trained policy as a bundle: two ONNX graphs, manifest, parity vectors, report.
+
+    The bundle is checked against torch and against its own parity vectors before it is put in
+    place, and appears whole or not at all.
+
+    Example: acclimate export runs/bandits-actionwise-1 policies/bandits/1
+    """
+    _need_torch()
+    from training.checkpoints import FILE, CheckpointError
+    from training.export import ExportError, export_bundle
+
+    try:
+        number = version if version is not None else int(out.name)
+    except ValueError:
+        _refuse(f"--version: {out.name!r} is not a number, so say it")
+    try:
+        manifest = export_bundle(
+            run / FILE if run.is_dir() else run,
+            out,
+            name=name or out.resolve().parent.name,
+            version=number,
+            note=note.read_text() if note else "",
+            evaluation_trials=evaluation_trials,
+            replace=force,
+        )
+    except (CheckpointError, ExportError, OSError, ValueError) as error:
+        _refuse(str(error))
+    _notes.print(
+        f"{out}: policy {manifest.policy}, "
+        f"torch and onnxruntime agree within {manifest.provenance.torch_parity:.1g}"
+    )
+
+
+def _train(
+    learner: Learner,
+    hyperparameters: Hyperparameters,
+    record: dict[str, Any],
+    schedule: Schedule,
+    out: Path,
+    threads: int,
+) -> None:
+    """The run with its progress bar, and what it says at the end."""
+    import torch
+
+    from training.checkpoints import FILE
+    from training.curves import plot_history
+    from training.run import run, stop_on_signal
+    from training.trpo import TrainingDivergedError
+
+    torch.set_num_threads(threads)
+    with _progress(schedule, learner.policy.action_range) as show, stop_on_signal() as stop:
+        show({"iteration": learner.iteration, "seconds": record["seconds"]})
+        try:
+            finished = run(
+                learner, hyperparameters, record, schedule, out / FILE, stop, on_iteration=show
+            )
+        except TrainingDivergedError as error:
+            _notes.print(f"[red]training stopped:[/red] {error}; {out / FILE} is the last good one")
+            raise typer.Exit(DIVERGED) from error
+    if learner.history:
+        plot_history(learner.history, learner.policy.action_range, out / "curve.png")
+    if finished:
+        _notes.print(f"done: {learner.iteration} iterations, {learner.steps:,} interactions")
+        _notes.print(f"next: acclimate export {out} policies/NAME/VERSION", soft_wrap=True)
+    else:
+        _notes.print(
+            f"stopped by {stop.by} after iteration {learner.iteration}; {out / FILE} is whole. "
+            "The same command with --resume goes on.",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _progress(
+    schedule: Schedule, action_range: tuple[int, int]
+) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A progress bar on a terminal, a line now and then in a log."""
+    lucky, k = luck(action_range), arms_played(action_range)
+    total = schedule.iterations or 60.0 * (schedule.minutes or 0.0)
+    bar = Progress(
+        TextColumn("iteration {task.fields[iteration]}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=_notes,
+        disable=not _notes.is_terminal,
+    )
+    task = bar.add_task("", total=total, iteration=0, figures="")
+    last_check = float("nan")
+
+    def show(entry: dict[str, float]) -> None:
+        nonlocal last_check
+        if "check_reward" in entry:
+            last_check = entry["check_reward"] - lucky
+        figures = f"gap closed {entry.get('gap_closed', float('nan')):.3f}"
+        figures += f"  reward at n={PULLS}, k={k} {last_check:.2f}"
+        done = entry["iteration"] if schedule.iterations else entry["seconds"]
+        bar.update(task, completed=done, iteration=int(entry["iteration"]), figures=figures)
+        if bar.disable and "check_reward" in entry:
+            print(
+                f"iteration {int(entry['iteration'])}  {figures}  "
+                f"{int(entry['steps']):,} interactions  {entry['seconds']:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    with bar:
+        yield show
+
+
+def _command() -> str:
+    """What was typed, without paths of this machine."""
+    return shlex.join(["acclimate", *sys.argv[1:]])
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        _refuse("training needs torch: pip install 'acclimate[train]'")
+
+
+def _refuse(message: str) -> NoReturn:
+    _notes.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(BAD_INPUT)

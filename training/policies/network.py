@@ -1,0 +1,36 @@
+"""The networks there are, by name. It must never guess: an unknown name or size is refused.
+
+Every network is two pure functions over a memory (shared `[B, G]`, rows `[B, K, H]`), `decide` and
+`learn`, and the same over recorded trials at once, `logits` and `pools`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from training.policies.actionwise import Actionwise, ActionwiseSizes
+from training.policies.gru import Gru, GruSizes
+
+Network = Actionwise | Gru
+
+
+def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
+    """A new network. `seed` fixes its first weights and leaves torch's own stream alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match name:
+            case "actionwise":
+                return Actionwise(ActionwiseSizes(**sizes))
+            case "gru":
+                return Gru(GruSizes(**sizes))
+            case _:
+                raise ValueError(f"network: expected actionwise or gru, got {name}")
+
+
+def architecture(network: Network) -> dict[str, Any]:
+    """Name and sizes: what `build` needs, and what a checkpoint is compared by."""
+    return {"name": network.name, "sizes": asdict(network.sizes)}

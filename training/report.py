@@ -1,0 +1,173 @@
+"""A bundle's `report.md` and its picture: where the policy comes from and what it was seen to do.
+
+Every figure stands with what made it; it must never show one that was not just measured, or that
+the run did not record.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.bundle import Manifest
+from contract.policy import OnnxPolicy
+from training.baselines import Algorithm, History
+from training.curves import plot_history, plot_within_trial
+from training.evaluate import BASELINES, Cell, evaluate_bandits, recurrent
+from training.hyperparameters import Hyperparameters
+from training.tasks.bandits import BernoulliBandits
+from training.trpo import Learner
+
+Array = NDArray[Any]
+
+EVALUATION_SEED = 7
+
+WITHIN_TRIAL = (100, 5, 2_000)
+"""(n, k, trials) of the picture of what is earned pull by pull."""
+
+CELLS = ((100, 5, 1), (10, 5, 1), (30, 4, 1), (100, 10, 1), (500, 5, 10), (100, 50, 10))
+"""(n, k, share): evaluated on trials / share fresh trials; the first is the bundle's bar."""
+
+_GITTINS = {(10, 5): 6.665, (100, 5): 78.58, (100, 10): 83.76, (100, 50): 85.59, (500, 5): 408.6}
+"""Finite-horizon Gittins by (n, k), the ceiling."""
+
+
+def write_report(
+    directory: Path,
+    manifest: Manifest,
+    learner: Learner,
+    record: dict[str, Any],
+    hyperparameters: Hyperparameters,
+    note: str,
+    evaluation_trials: int,
+) -> None:
+    """Writes `report.md` and `curve.png` beside the graphs they speak of."""
+    policy = OnnxPolicy.load(directory)
+    cells = evaluate(policy, evaluation_trials) if evaluation_trials else []
+    if learner.history:
+        plot_history(learner.history, learner.policy.action_range, directory / "curve.png")
+    if cells:
+        plot_within_trial(
+            within_trial(policy, *WITHIN_TRIAL),
+            f"n = {WITHIN_TRIAL[0]}, k = {WITHIN_TRIAL[1]}, mean of {WITHIN_TRIAL[2]:,} trials",
+            directory / "within-trial.png",
+        )
+    parts = [
+        f"# {manifest.policy}: {manifest.network} on {manifest.task_family}",
+        _origin(manifest, learner, record),
+        "## Learning curve\n\n![learning curve](curve.png)" if learner.history else "",
+        _evaluation(manifest, cells, evaluation_trials) if cells else "",
+        f"## What was tried\n\n{note.strip()}" if note.strip() else "",
+        _hyperparameters(hyperparameters),
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    (directory / "report.md").write_text(text + "\n", encoding="utf-8")
+
+
+def evaluate(policy: OnnxPolicy, trials: int) -> list[tuple[Cell, Cell, int]]:
+    """(sampled, greedy, trials) for every cell that the policy has enough actions for."""
+    measured = []
+    allowed = policy.manifest.actions
+    for n, k, share in CELLS:
+        if allowed.min <= k <= allowed.max:
+            count = max(2, trials // share)
+            sampled = evaluate_bandits(policy, n=n, k=k, trials=count, seed=EVALUATION_SEED)
+            greedy = evaluate_bandits(
+                policy, n=n, k=k, trials=count, seed=EVALUATION_SEED, greedy=True, baselines={}
+            )
+            measured.append((sampled, greedy, count))
+    return measured
+
+
+def within_trial(policy: OnnxPolicy, n: int, k: int, trials: int) -> dict[str, Array]:
+    """Mean expected reward at every pull `[T]`, for the policy and for Thompson sampling."""
+    players: dict[str, Algorithm] = {
+        policy.manifest.policy: recurrent(policy, n=n),
+        "Thompson sampling": BASELINES["ts"],
+    }
+    curves = {}
+    for number, (name, player) in enumerate(players.items()):
+        bandits = BernoulliBandits(trials, k, n, np.random.default_rng(EVALUATION_SEED))
+        own_draws = np.random.default_rng([EVALUATION_SEED, number])
+        bandits.reset()
+        history = History.blank(trials, k)
+        curve = np.empty(n)
+        for t in range(n):
+            actions = player(history, own_draws)
+            curve[t] = bandits.means[np.arange(trials), actions].mean()
+            history.observe(actions, bandits.step(actions)[1])
+        curves[name] = curve
+    return curves
+
+
+def _origin(manifest: Manifest, learner: Learner, record: dict[str, Any]) -> str:
+    provenance = manifest.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    seconds = record["seconds"]
+    rate = learner.steps / seconds if seconds else 0.0
+    return f"""\
+| | |
+|---|---|
+| command | `{provenance.command}` |
+| seed | {provenance.seed} |
+| exported | {provenance.date} |
+| training | {learner.iteration} iterations, {learner.steps:,} interactions, \
+{seconds / 60:.1f} minutes ({rate:,.0f} interactions/s) |
+| method | TRPO from scratch, no teacher |
+| hardware | {hardware()} |
+| versions | {versions} |
+| memory | shared {manifest.shared_size} floats, {manifest.row_size} floats an action |
+| torch to onnxruntime | {provenance.torch_parity:.1g} at most apart over the parity vectors |"""
+
+
+def _evaluation(manifest: Manifest, cells: list[tuple[Cell, Cell, int]], trials: int) -> str:
+    lines = [
+        "## Evaluation",
+        "",
+        "Total reward of a trial of n pulls on k arms, means uniform(0, 1), played through the",
+        "ONNX graphs. `sampled` is how the service plays; differences are paired, policy −",
+        "baseline on the same arm means and coins; ± is one standard error over trials.",
+        "",
+        "| n | k | trials | sampled | greedy | − Thompson | − UCB1 | finite-horizon Gittins |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for sampled, greedy, count in cells:
+        ts, ucb1 = sampled.baselines["ts"], sampled.baselines["ucb1"]
+        ceiling = _GITTINS.get((sampled.n, sampled.k))
+        lines.append(
+            f"| {sampled.n} | {sampled.k} | {count:,} "
+            f"| {sampled.policy:.2f} ± {sampled.policy_se:.2f} "
+            f"| {greedy.policy:.2f} ± {greedy.policy_se:.2f} "
+            f"| {ts.difference:+.2f} ± {ts.difference_se:.2f} "
+            f"| {ucb1.difference:+.2f} ± {ucb1.difference_se:.2f} "
+            f"| {'–' if ceiling is None else ceiling} |"
+        )
+    command = (
+        f"acclimate evaluate bandits --policy policies/{manifest.policy} "
+        f"--n N --k K --trials TRIALS --seed {EVALUATION_SEED}"
+    )
+    lines += ["", f"Each row: `{command}`, {manifest.provenance.date}; greedy adds `--greedy`."]
+    n, k, count = WITHIN_TRIAL
+    lines += [
+        "",
+        f"What is earned pull by pull, n = {n}, k = {k}, {count:,} trials of the same kind:",
+        "",
+        "![expected reward at each pull](within-trial.png)",
+    ]
+    return "\n".join(lines)
+
+
+def _hyperparameters(hyperparameters: Hyperparameters) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in asdict(hyperparameters).items())
+    return f"## Hyperparameters\n\n| | |\n|---|---|\n{rows}"
+
+
+def hardware() -> str:
+    """This machine in plain words."""
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}"

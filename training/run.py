@@ -1,0 +1,96 @@
+"""A training run: iterations until enough, checkpoints on the way, a clean stop when asked.
+
+It must never leave a checkpoint that is half an iteration, or overwrite a good one with a bad one.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from training import checkpoints
+from training.check import fixed_trials
+from training.hyperparameters import Hyperparameters
+from training.policies.network import Network
+from training.rollout import play
+from training.trpo import Learner, iterate
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to stop, look and save; in iterations unless named otherwise."""
+
+    iterations: int | None = None
+    """Stop once this many are done, counted from the very start."""
+    minutes: float | None = None
+    """Stop after this much training time, counted from the very start."""
+    check_every: int = 10
+    save_every: int = 10
+
+    def done(self, learner: Learner, seconds: float) -> bool:
+        """Whether the run has all it asked for."""
+        if self.iterations is not None and learner.iteration >= self.iterations:
+            return True
+        return self.minutes is not None and seconds >= 60.0 * self.minutes
+
+
+@dataclass
+class Stop:
+    """Whether somebody asked the run to stop, and by which signal."""
+
+    by: str | None = None
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """SIGTERM and SIGINT become a wish: the iteration in progress is finished first."""
+    stop = Stop()
+
+    def wish(number: int, _frame: FrameType | None) -> None:
+        stop.by = signal.Signals(number).name
+
+    previous = {number: signal.signal(number, wish) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def run(
+    learner: Learner,
+    hyperparameters: Hyperparameters,
+    record: dict[str, Any],
+    schedule: Schedule,
+    path: Path,
+    stop: Stop,
+    on_iteration: Callable[[dict[str, float]], None],
+) -> bool:
+    """Trains until the schedule is done or `stop` is set; the last checkpoint is at `path`.
+
+    `record["seconds"]` counts training time over all resumptions. Returns whether it finished.
+    """
+    while not stop.by and not schedule.done(learner, record["seconds"]):
+        started = time.monotonic()
+        entry = iterate(learner, hyperparameters)
+        if learner.iteration % schedule.check_every == 0:
+            entry["check_reward"] = check_reward(learner.policy)
+        learner.history.append(entry)
+        record["seconds"] += time.monotonic() - started
+        if learner.iteration % schedule.save_every == 0:
+            checkpoints.save(learner, record, hyperparameters, path)
+        on_iteration({**entry, "seconds": record["seconds"]})
+    checkpoints.save(learner, record, hyperparameters, path)
+    return schedule.done(learner, record["seconds"])
+
+
+def check_reward(policy: Network) -> float:
+    """Mean expected reward of the fixed trials, luck included; changes nothing."""
+    bandits, rng = fixed_trials(policy.action_range)
+    return float(play(policy, bandits, rng).expected.sum(0).mean())

@@ -1,0 +1,134 @@
+"""The natural step inside a trust region, over closures. It must know nothing of rewards or RL.
+
+Conjugate gradient (Hestenes & Stiefel 1952) over a Gauss–Newton product (Schraudolph 2002;
+Martens 2010), then a backtracking line search on objective and divergence (Schulman et al. 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a trust-region step did."""
+
+    accepted: bool
+    improvement: float
+    divergence: float
+    scale: float
+    """The share of the full natural step taken; 0: none."""
+
+
+def flatten(tensors: list[Tensor]) -> Tensor:
+    """One vector `[P]`."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def unflatten(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """A vector `[P]` in the shapes of `like`."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like])
+    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
+
+
+def conjugate_gradient(
+    product: Product, target: Tensor, iterations: int = 10, tolerance: float = 1e-10
+) -> Tensor:
+    """x with product(x) ≈ target, for a product that is symmetric and positive."""
+    solution = torch.zeros_like(target)
+    residual = target.clone()
+    direction = target.clone()
+    error = residual.dot(residual)
+    for _ in range(iterations):
+        if error <= tolerance * tolerance:
+            break
+        image = product(direction)
+        length = error / direction.dot(image)
+        solution = solution + length * direction
+        residual = residual - length * image
+        previous, error = error, residual.dot(residual)
+        direction = residual + (error / previous) * direction
+    return solution
+
+
+def softmax_fisher(probabilities: Tensor, tangent: Tensor) -> Tensor:
+    """(diag(p) − p pᵀ) v over the last axis: the Fisher matrix of a softmax in its logits."""
+    weighted = probabilities * tangent
+    return weighted - probabilities * weighted.sum(-1, keepdim=True)
+
+
+class FisherProduct:
+    """v → JᵀFJ v for the softmaxes whose logits `logits(parameters)` gives, a list of `[..., K]`.
+
+    J is the Jacobian of the logits, F the softmax Fisher matrix averaged over the leading axes and
+    then over the list: one forward derivative, the closed form, one reverse derivative, never a
+    derivative of a derivative. Actions whose logit is −inf stay out of it.
+    """
+
+    def __init__(
+        self,
+        logits: Callable[[Mapping[str, Tensor]], list[Tensor]],
+        parameters: Mapping[str, Tensor],
+    ) -> None:
+        self._function = logits
+        self._names = list(parameters)
+        self._values = [value.detach() for value in parameters.values()]
+        self._leaves = [value.clone().requires_grad_() for value in self._values]
+        self._logits = logits(dict(zip(self._names, self._leaves, strict=True)))
+        self._probabilities = [torch.softmax(one.detach(), -1) for one in self._logits]
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        tangents = unflatten(vector, self._values)
+        with torch.no_grad(), forward_ad.dual_level():
+            duals = {
+                name: forward_ad.make_dual(value, tangent)  # type: ignore[no-untyped-call]
+                for name, value, tangent in zip(self._names, self._values, tangents, strict=True)
+            }
+            moved = [
+                forward_ad.unpack_dual(one).tangent  # type: ignore[no-untyped-call]
+                for one in self._function(duals)
+            ]
+        pulled = [
+            softmax_fisher(p, tangent) * (p.shape[-1] / p.numel() / len(self._logits))
+            for p, tangent in zip(self._probabilities, moved, strict=True)
+        ]
+        grads = torch.autograd.grad(
+            self._logits, self._leaves, pulled, retain_graph=True, materialize_grads=True
+        )
+        return flatten(list(grads))
+
+
+def natural_step(
+    gradient: Tensor,
+    product: Product,
+    evaluate: Callable[[Tensor], tuple[float, float]],
+    *,
+    radius: float = 0.01,
+    iterations: int = 10,
+    backtracks: int = 10,
+    shrink: float = 0.7,
+) -> tuple[Tensor, Step]:
+    """The step to add to the parameters, zero where none is both better and inside the region.
+
+    `gradient` `[P]` of the objective; `product` the Fisher product; `evaluate(step)` gives the
+    objective's improvement and the true divergence there, which must not exceed `radius`.
+    """
+    direction = conjugate_gradient(product, gradient, iterations)
+    curvature = direction.dot(product(direction))
+    if not curvature > 0:
+        return torch.zeros_like(gradient), Step(False, 0.0, 0.0, 0.0)
+    full = direction * torch.sqrt(2 * radius / curvature)
+    scale = 1.0
+    for _ in range(backtracks):
+        improvement, divergence = evaluate(scale * full)
+        if improvement > 0 and divergence <= radius:
+            return scale * full, Step(True, improvement, divergence, scale)
+        scale *= shrink
+    return torch.zeros_like(gradient), Step(False, 0.0, 0.0, 0.0)
