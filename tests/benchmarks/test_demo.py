@@ -135,7 +135,7 @@ async def _play(
         folder,
         workflows=WORKFLOWS,
         policies=policies,
-        settings={"ACCLIMATE_INSTALLATION_KEY": "the same"},
+        settings={"ACCLIMATE_INSTALLATION_KEY": "the same in both runs"},
     )
     service.start()
     half = asyncio.Event()
