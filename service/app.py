@@ -10,11 +10,12 @@ from service.runtime import Service
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application. It holds no state of its own."""
+    """The application: its only state is the service, and whether that is stopping."""
     app = FastAPI(
         title="Acclimate",
         version="1",
         summary="Decisions that adapt to each account within a handful of interactions.",
+        redirect_slashes=False,  # a redirect would drop the body
     )
     app.state.service = service
     problems.install(app)

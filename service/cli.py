@@ -29,8 +29,9 @@ def serve_command(
 
     Without more, this is the embedded profile: one process, memories in it, the ledger in SQLite
     under --data-dir. ACCLIMATE_REDIS_URL and ACCLIMATE_LEDGER_URL make it a production replica;
-    service/settings.py lists every setting. Exits with 2 when a workflow file, a bundle or the
-    ledger is not fit to be served, saying why.
+    service/settings.py lists every setting. Exits with 2 when a setting, a workflow file, a bundle
+    or the ledger is not fit to be served, saying why; and with 0 after SIGTERM or SIGINT, when
+    every request that had come is answered.
     """
     given: dict[str, Any] = {
         "host": host,
@@ -45,7 +46,8 @@ def serve_command(
     except ValidationError as error:
         for one in error.errors():
             name = "_".join(str(part) for part in one["loc"])
-            print(f"acclimate: ACCLIMATE_{name.upper()}: {one['msg']}", file=sys.stderr)
+            message = one["msg"].removeprefix("Value error, ")
+            print(f"acclimate: ACCLIMATE_{name.upper()}: {message}", file=sys.stderr)
         raise typer.Exit(2) from error
     except RefusedToStartError as error:
         print(f"acclimate: cannot serve: {error}", file=sys.stderr)

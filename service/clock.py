@@ -20,9 +20,3 @@ def now_us() -> int:
 def to_us(moment: datetime) -> int:
     """An aware datetime in microseconds since the epoch."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def to_text(moment_us: int) -> str:
-    """RFC 3339, UTC, microseconds."""
-    text = (_EPOCH + timedelta(microseconds=moment_us)).isoformat(timespec="microseconds")
-    return text.replace("+00:00", "Z")

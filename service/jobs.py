@@ -69,7 +69,7 @@ class Jobs:
             try:
                 await job()
             except (LedgerUnavailableError, MemoryUnavailableError) as error:
-                log.warning("%s: %s", job.__name__, error)
+                log.warning("%s: %s", job.__name__, type(error).__name__)
             except Exception as error:
                 log.error("%s failed: %s", job.__name__, type(error).__name__)
 

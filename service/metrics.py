@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
+
+from contract.adaptation import Phase
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
@@ -106,7 +109,10 @@ class Metrics:
             registry=r,
         )
         self.memory_corrupt = Counter(
-            "acclimate_memory_corrupt", "Stored memories that were refused.", ["why"], registry=r
+            "acclimate_memory_corrupt",
+            "Stored memories that were refused, by what was off.",
+            ["cause"],
+            registry=r,
         )
         self.memory_unavailable = Counter(
             "acclimate_memory_unavailable", "Calls that the memory store failed.", registry=r
@@ -136,9 +142,11 @@ class Metrics:
         self.commit_seconds.observe(seconds)
 
     def observe_phases(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Told how many accounts there are by (workflow, phase)."""
-        for (workflow, phase), count in counts.items():
-            self.accounts.labels(workflow, phase).set(count)
+        """Told how many accounts there are by (workflow, phase); a phase without one counts 0."""
+        self.accounts.clear()
+        for workflow in {workflow for workflow, _ in counts}:
+            for phase in get_args(Phase):
+                self.accounts.labels(workflow, phase).set(counts.get((workflow, phase), 0))
 
     def exposition(self) -> bytes:
         """Everything, in OpenMetrics text."""

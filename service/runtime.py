@@ -52,7 +52,7 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """The service, verified and warm; `schedule` runs its jobs in the background.
 
-    Raises SpecError, BundleError and LedgerUnavailableError.
+    Raises SettingError, SpecError, BundleError and LedgerUnavailableError.
     """
     metrics = Metrics()
     ledger = Ledger.open(settings.ledger, metrics.observe_commit)

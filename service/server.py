@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import signal
 import socket
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
 
 import uvicorn
 
 from contract.bundle import BundleError
 from contract.spec import SpecError
+from service.api.problems import causes, kinds
 from service.app import create_app
 from service.ledger.records import LedgerUnavailableError
 from service.runtime import open_service
-from service.settings import Settings
+from service.settings import SettingError, Settings
+
+FINISH_SECONDS = 10
+"""How long requests in flight are waited for once no new ones are taken."""
+
+log = logging.getLogger(__name__)
 
 
 class RefusedToStartError(Exception):
@@ -21,14 +33,31 @@ class RefusedToStartError(Exception):
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, finishing requests in flight. Raises RefusedToStartError."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    """Serves until SIGTERM or SIGINT, then returns when every request in flight is answered and
+    everything is closed. A second signal waits for no request. Raises RefusedToStartError."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         uvicorn_loop().run(_serve(settings))
-    except (SpecError, BundleError, LedgerUnavailableError) as error:
+    except (SpecError, BundleError, LedgerUnavailableError, SettingError) as error:
         raise RefusedToStartError(str(error)) from error
+
+
+class Discreet(logging.Formatter):
+    """Shows what was raised where, without the exceptions' texts: those may quote a request."""
+
+    def formatException(  # noqa: N802 (logging's name)
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        """Frames and types, causes first."""
+        shown = [
+            "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
+            for error in reversed(causes(ei[1]))
+        ]
+        return "\nand from it\n".join(shown)
 
 
 def uvicorn_loop() -> asyncio.Runner:
@@ -40,20 +69,60 @@ def uvicorn_loop() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn's server without its signal handlers, which end the process by the signal they
+    caught before anything else is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def _serve(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unretrieved)
+    early = asyncio.Event()
+    _on_signals(early.set)  # as process 1 of a container, nothing else would end it while it starts
     async with open_service(settings) as service:
+        app = create_app(service)
         config = uvicorn.Config(
-            create_app(service),
+            app,
             host=settings.host,
             port=settings.port,
             access_log=False,
             log_config=None,
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=FINISH_SECONDS,
         )
+        server = _Server(config)
+
+        def stop() -> None:
+            """Not ready from now on; takes no more after a while. Asked again: ends now."""
+            asked_before = app.state.stopping
+            app.state.stopping = True
+            if asked_before:
+                server.should_exit = server.force_exit = True
+            else:
+                log.info("stopping")
+                loop.call_later(settings.drain_seconds, setattr, server, "should_exit", True)
+
+        app.state.stopping = False
+        _on_signals(stop)
+        if early.is_set():
+            return
         # Bound here, so that a port that is taken is an error of ours with its own words.
         try:
             listening = socket.create_server((settings.host, settings.port))
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise RefusedToStartError(f"cannot listen on {where}: {error.strerror}") from error
-        await uvicorn.Server(config).serve([listening])
+        await server.serve([listening])
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _log_unretrieved(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio's own handler logs, without the texts of exceptions."""
+    log.error("%s: %s", context["message"], kinds(context.get("exception")))

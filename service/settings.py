@@ -1,13 +1,30 @@
-"""Every setting of the service, read from the environment under the prefix `ACCLIMATE_`."""
+"""Every setting of the service, read from the environment under the prefix `ACCLIMATE_`.
+
+A setting that could not be served under is refused here, by name. Addresses may hold passwords:
+no message quotes one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+SHORTEST_KEY = 16
+"""Bytes of an installation key: whoever could guess it could steer the draws."""
+REDIS_URL = "redis://, rediss:// or unix:// and what redis-py takes after it"
+LEDGER_URL = "sqlite:///<file> or postgresql+psycopg://<user>:<password>@<host>:<port>/<database>"
+
+
+class SettingError(ValueError):
+    """What a setting names cannot be used. The message says why."""
 
 
 class Settings(BaseSettings):
@@ -39,8 +56,56 @@ class Settings(BaseSettings):
     """How many memories the embedded profile holds; the ledger rebuilds the others."""
     job_interval_seconds: float = Field(1.0, gt=0)
     """How often the scheduler looks for what is due."""
+    drain_seconds: float = Field(0.0, ge=0, le=3_600)
+    """How long a process that was asked to end serves on while /readyz says that it is stopping:
+    the time a load balancer takes to notice."""
     max_body_bytes: int = Field(1_000_000, gt=0)
     """Larger request bodies get 413."""
+
+    @field_validator("installation_key")
+    @classmethod
+    def _not_guessable(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            _refuse_short(key.get_secret_value().encode())
+        return key
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            from redis.asyncio import ConnectionPool
+            from redis.exceptions import RedisError
+        except ImportError as error:
+            raise ValueError("needs redis: pip install 'acclimate[production]'") from error
+        try:
+            # Made, not connected: this reads every part of the address.
+            ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError) as error:
+            raise ValueError(f"expected {REDIS_URL}") from error
+        return url
+
+    @field_validator("ledger_url")
+    @classmethod
+    def _ledger(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parsed = make_url(url)
+        except (SQLAlchemyError, ValueError) as error:
+            raise ValueError(f"expected {LEDGER_URL}") from error
+        refusal = f"expected {LEDGER_URL}, got {parsed.drivername}://"
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ValueError(refusal)
+        try:
+            dialect = parsed.get_dialect()
+            dialect.import_dbapi()
+        except (NoSuchModuleError, ImportError) as error:
+            raise ValueError(f"{refusal}, whose driver is unknown or not installed") from error
+        if dialect.is_async:
+            raise ValueError(f"{refusal}, whose driver is asynchronous")
+        return url
 
     @property
     def ledger(self) -> str:
@@ -48,17 +113,52 @@ class Settings(BaseSettings):
         return self.ledger_url or f"sqlite:///{self.data_dir / 'ledger.sqlite'}"
 
     def draw_key(self) -> bytes:
-        """The installation key, made and kept in `data_dir` on first use unless one is set."""
+        """The installation key, made and kept in `data_dir` on first use unless one is set.
+
+        Raises SettingError.
+        """
         if self.installation_key is not None:
             return self.installation_key.get_secret_value().encode()
         path = self.data_dir / "installation.key"
-        self.data_dir.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_bytes()
+            if not path.exists():
+                _make_key(path)
+            key = path.read_bytes()
+            _refuse_short(key)
+        except OSError as error:
+            raise SettingError(
+                f"{path}: expected a file to keep the installation key in, or one in "
+                f"ACCLIMATE_INSTALLATION_KEY: {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise SettingError(
+                f"{path}: {error}; another key changes every draw: bring the file back, or delete "
+                "it and have a new one made"
+            ) from error
+        return key
+
+
+def _refuse_short(key: bytes) -> None:
+    if len(key) < SHORTEST_KEY:
+        raise ValueError(f"expected at least {SHORTEST_KEY} characters, got {len(key)}")
+
+
+def _make_key(path: Path) -> None:
+    """A new key at `path`, whole or not at all; one that somebody else was faster to put there
+    stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=".installation-", dir=path.parent)  # for us alone
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_hex(32).encode())
             file.flush()
             os.fsync(file.fileno())
-        return path.read_bytes()
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        Path(draft).unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

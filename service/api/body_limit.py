@@ -19,17 +19,17 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        size = int(declared) if declared.isdigit() else 0
+        too_large = self._is_more(dict(scope["headers"]).get(b"content-length", b""))
         messages: list[Message] = []
         received = 0
-        while size <= self._max:
+        while not too_large:
             message = await receive()
             messages.append(message)
             received += len(message.get("body", b""))
-            if received > self._max or not message.get("more_body", False):
+            too_large = received > self._max
+            if not message.get("more_body", False):
                 break
-        if max(size, received) > self._max:
+        if too_large:
             expected = f"at most {self._max} bytes"
             refusal = problem("too-large", 413, [FieldError(field="body", expected=expected)])
             await refusal(scope, receive, send)
@@ -40,3 +40,11 @@ class BodyLimit:
             return next(queue, None) or await receive()
 
         await self._app(scope, replay, send)
+
+    def _is_more(self, declared: bytes) -> bool:
+        """Whether this Content-Length is above the cap, however many digits it has."""
+        digits = declared.lstrip(b"0")
+        if not digits.isdigit():
+            return False
+        most = str(self._max).encode()
+        return (len(digits), digits) > (len(most), most)

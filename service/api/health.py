@@ -2,61 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnxruntime as ort
-from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import text
 
+from service.api.problems import documented
 from service.api.routes import Running
+from service.api.schemas import Liveness, PolicyHealth, Readiness
 from service.ledger.records import LedgerUnavailableError
 from service.memory.store import MemoryUnavailableError
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/livez")
-async def live() -> dict[str, str]:
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez", responses=documented())
+async def live() -> Liveness:
     """The process answers."""
-    return {"status": "alive"}
+    return Liveness()
 
 
-@router.get("/readyz", responses={503: {"description": "The same report; not ready."}})
-async def ready(service: Running) -> JSONResponse:
+@router.head("/readyz", include_in_schema=False)
+@router.get(
+    "/readyz",
+    responses={**documented(), 503: {"model": Readiness, "description": "Not ready."}},
+)
+async def ready(service: Running, request: Request, response: Response) -> Readiness:
     """Every bundle passed its parity vectors here, the pipeline is warm, the ledger answers.
 
     A memory store that is down is reported, not fatal: the fallback decides until it is back.
     """
-    report: dict[str, Any] = {
-        "status": "ready",
-        "onnxruntime": ort.__version__,
-        "ledger": "ok",
-        "memory": "ok",
-        "policies": {
-            workflow.spec.policy: {
-                "parity_difference": workflow.policy.parity.difference,
-                "kernel_fingerprint": workflow.policy.parity.fingerprint,
-            }
+    report = Readiness(
+        status="ready",
+        onnxruntime=ort.__version__,
+        ledger="ok",
+        memory="ok",
+        policies={
+            workflow.spec.policy: PolicyHealth(
+                parity_difference=workflow.policy.parity.difference,
+                kernel_fingerprint=workflow.policy.parity.fingerprint,
+            )
             for workflow in service.catalog.workflows.values()
         },
-    }
+    )
     try:
         await service.memories.ping()
     except MemoryUnavailableError:
-        report |= {"status": "degraded", "memory": "unavailable"}
+        report.status, report.memory = "degraded", "unavailable"
     try:
         await service.ledger.read(lambda connection: connection.scalar(text("SELECT 1")))
     except LedgerUnavailableError:
-        report |= {"status": "unready", "ledger": "unavailable"}
-        return JSONResponse(report, 503)
-    return JSONResponse(report)
+        report.status, report.ledger = "unready", "unavailable"
+    if is_stopping(request):
+        report.status = "stopping"
+    if report.status in ("unready", "stopping"):
+        response.status_code = 503
+    return report
 
 
-@router.get("/metrics", response_class=Response)
+def is_stopping(request: Request) -> bool:
+    """Whether the server has been asked to end: it finishes what it has and wants no more."""
+    return getattr(request.app.state, "stopping", False)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={**documented(), 200: {"content": {OPENMETRICS: {"schema": {"type": "string"}}}}},
+)
 async def metrics(service: Running) -> Response:
     """OpenMetrics text."""
-    return Response(
-        service.metrics.exposition(),
-        media_type="application/openmetrics-text; version=1.0.0; charset=utf-8",
-    )
+    return Response(service.metrics.exposition(), media_type=OPENMETRICS)

@@ -1,7 +1,12 @@
-"""Errors as RFC 9457 problems: one place turns every error into its response."""
+"""Errors as RFC 9457 problems: one place turns every error into its response.
+
+A problem is small whatever was sent, and the log says what kind of error it was, never its text:
+that may quote what a request held.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import Any
@@ -13,6 +18,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from contract.encode import ContextError
+from service.api.schemas import PATTERNS
+from service.api.strict import MalformedError
 from service.decide import ActionsError
 from service.learn import FeedbackError
 from service.ledger.records import (
@@ -22,6 +29,14 @@ from service.ledger.records import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 10
+"""Errors that one problem names; it counts the others."""
+LONGEST_FIELD = 72
+"""Bytes of a field's name: `context.` and a feature of the longest name."""
+LONGEST_VALUE = 64
+"""Characters of a value that is quoted."""
+EXPECTATIONS = 2_600
+"""Bytes for what a problem says was expected. With all the rest it stays under 4 KB."""
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +44,18 @@ log = logging.getLogger(__name__)
 class FieldError(BaseModel):
     """One thing that is wrong with a request."""
 
-    field: str = Field(examples=["context.tenure_months"])
-    expected: str = Field(examples=["a number in [0, 120], got 'long'"])
+    field: str
+    expected: str
 
 
 class Problem(BaseModel):
     """Why a request was refused (RFC 9457). Nothing was changed."""
 
-    type: str = Field(examples=["urn:acclimate:problem:invalid-request"])
-    title: str = Field(examples=["The request does not fit the workflow"])
-    status: int = Field(examples=[422])
-    detail: str = Field(examples=["context.tenure_months: expected a number in [0, 120]"])
-    errors: list[FieldError] = []
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="The first error, and how many more there are.")
+    errors: list[FieldError] = Field([], description=f"At most {MOST_ERRORS} of them.")
 
 
 class NotFoundError(Exception):
@@ -60,7 +75,6 @@ TITLES = {
     "id-conflict": "The same id came with another body",
     "too-large": "The body is too large",
     "ledger-unavailable": "The ledger is not available",
-    "not-ready": "The service is not ready",
     "internal": "The service failed",
 }
 
@@ -69,38 +83,65 @@ def problem(
     kind: str, status: int, errors: list[FieldError], headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """The response for one problem."""
+    room = EXPECTATIONS // (min(len(errors), MOST_ERRORS) + 1)
+    shown = [
+        FieldError(field=_cut(error.field, LONGEST_FIELD), expected=_cut(error.expected, room))
+        for error in errors[:MOST_ERRORS]
+    ]
+    detail = f"{shown[0].field}: expected {shown[0].expected}" if shown else TITLES[kind]
+    if len(errors) > 1:
+        detail += f"; and {len(errors) - 1} more"
     body = Problem(
         type=f"urn:acclimate:problem:{kind}",
         title=TITLES[kind],
         status=status,
-        detail="; ".join(f"{error.field}: expected {error.expected}" for error in errors)
-        or TITLES[kind],
-        errors=errors,
+        detail=detail,
+        errors=shown,
     )
     return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
 
 
+EXAMPLES = {
+    400: ("malformed", "body", "JSON, but at character 18: Expecting ',' delimiter"),
+    404: ("not-found", "decision_id", "the id of a decision of this tenant, got d-17"),
+    413: ("too-large", "body", "at most 1000000 bytes"),
+    422: ("invalid-request", "context.tenure_months", "a number in [0, 120], got 'long'"),
+}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for these statuses: each a problem."""
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    """OpenAPI's `responses` for these statuses and for any other refusal: each a problem."""
+    schema = Problem.model_json_schema()
     schema["properties"]["errors"]["items"] = FieldError.model_json_schema()
     schema.pop("$defs")
-    return {
-        status: {"description": "A problem.", "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
-    }
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        if status == 503:
+            example = problem("ledger-unavailable", status, [])
+        else:
+            kind, field, expected = EXAMPLES[status]
+            example = problem(kind, status, [FieldError(field=field, expected=expected)])
+        content = {"schema": schema, "example": json.loads(bytes(example.body))}
+        title = content["example"]["title"]
+        responses[status] = {"description": f"{title}.", "content": {MEDIA_TYPE: content}}
+    if 503 in responses:
+        seconds = {"description": "Seconds.", "schema": {"type": "integer"}}
+        responses[503]["headers"] = {"Retry-After": seconds}
+    content = {"schema": schema}
+    responses["default"] = {"description": "Any other problem.", "content": {MEDIA_TYPE: content}}
+    return responses
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers."""
+    """Registers the handlers. A path that is not a route is a problem too, never a redirect."""
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()
-        if found and found[0]["type"] == "json_invalid":
-            reason = found[0].get("ctx", {}).get("error", "it does not parse")
-            return problem("malformed", 400, [FieldError(field="body", expected=f"JSON; {reason}")])
-        return problem("invalid-request", 422, [_field_error(one) for one in found])
+        return problem("invalid-request", 422, [_field_error(one) for one in error.errors()])
+
+    @app.exception_handler(MalformedError)
+    async def _malformed(_: Request, error: MalformedError) -> JSONResponse:
+        return problem("malformed", 400, [FieldError(field="body", expected=error.expected)])
 
     @app.exception_handler(ContextError)
     @app.exception_handler(FeedbackError)
@@ -121,7 +162,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(DecisionUnknownError)
     async def _dangling(_: Request, error: DecisionUnknownError) -> JSONResponse:
-        expected = f"the id of a decision of this tenant, got {error}"
+        expected = f"the id of a decision of this tenant, got {str(error)[:LONGEST_VALUE]}"
         return problem("not-found", 404, [FieldError(field="decision_id", expected=expected)])
 
     @app.exception_handler(NotFoundError)
@@ -130,7 +171,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(LedgerUnavailableError)
     async def _ledger(_: Request, error: LedgerUnavailableError) -> JSONResponse:
-        log.error("%s", error)
+        log.error("ledger unavailable: %s", kinds(error))
         return problem("ledger-unavailable", 503, [], {"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)
@@ -143,20 +184,52 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _bug(_: Request, error: Exception) -> JSONResponse:
-        log.exception("unhandled", exc_info=error)
+        log.error("unhandled: %s", kinds(error))
         return problem("internal", 500, [])
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """The exception and what it came from, the outermost first."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def kinds(error: BaseException | None) -> str:
+    """The types of an exception and of what it came from, without their texts."""
+    return " from ".join(type(one).__name__ for one in causes(error))
 
 
 EXPECTED = {
     "missing": "a value, got nothing",
     "extra_forbidden": "no field of this name",
-    "string_pattern_mismatch": "1 to 128 characters out of A-Z a-z 0-9 . _ ~ : @ | + = , -",
+    "string_unicode": "text without lone surrogates",
+    "model_attributes_type": "a JSON object, sent as application/json",
 }
 
 
 def _field_error(error: dict[str, Any]) -> FieldError:
     """One of pydantic's errors as field and expectation, without echoing the input."""
-    location = [str(part) for part in error["loc"] if part not in ("body", "path", "header")]
+    place, *location = error["loc"]
     message = EXPECTED.get(error["type"], error["msg"])
+    if error["type"] == "string_pattern_mismatch":
+        message = PATTERNS.get(error["ctx"]["pattern"], message)
     expected = re.sub(r"^(Input should be|Value error,) ", "", message)
-    return FieldError(field=".".join(location) or "body", expected=expected)
+    return FieldError(field=".".join(map(str, location)) or str(place), expected=expected)
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """`text` in printable characters that take at most so many bytes of JSON; "…": some is left
+    out."""
+    kept: list[str] = []
+    room = most_bytes - len("…".encode())
+    for character in text:
+        if not character.isprintable():  # a lone surrogate, for one, has no bytes at all
+            character = character.encode("unicode_escape").decode()
+        room -= len(character.encode()) + sum(character.count(one) for one in '"\\')
+        if room < 0:
+            return "".join([*kept, "…"])
+        kept.append(character)
+    return "".join(kept)

@@ -22,6 +22,7 @@ from service.api.schemas import (
     WorkflowList,
     WorkflowRecord,
 )
+from service.api.strict import StrictRoute
 from service.catalog import Workflow
 from service.clock import to_us
 from service.decide import DecisionRequest
@@ -30,7 +31,7 @@ from service.ledger.records import AccountKey, Decision, DecisionUnknownError, F
 from service.ledger.settle import Recorded
 from service.runtime import Service
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 
 async def running(request: Request) -> Service:
@@ -143,7 +144,7 @@ async def read_account(
     )
 
 
-@router.get("/workflows", tags=["workflows"])
+@router.get("/workflows", responses=documented(422), tags=["workflows"])
 async def list_workflows(service: Running) -> WorkflowList:
     """Every workflow being served, with its whole spec."""
     served = service.catalog.workflows.values()

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+import contextlib
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import Header, Path
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from contract.spec import WorkflowSpec
+from contract.spec import Name, WorkflowSpec
 
 ID = r"^[A-Za-z0-9._~:@|+=,-]{1,128}$"
+TENANT = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+PATTERNS = {
+    ID: "1 to 128 characters out of A-Z a-z 0-9 . _ ~ : @ | + = , -",
+    TENANT: "1 to 64 characters out of a-z 0-9 . _ -, a letter or digit first",
+    get_args(Name)[1].pattern: "1 to 64 characters out of a-z 0-9 _, a letter first",
+}
+"""What each pattern is in words, for whoever sent something else."""
+
 Id = Annotated[str, StringConstraints(pattern=ID, strict=True)]
 PathId = Annotated[str, Path(pattern=ID)]
+TENANT_HEADER = "X-Acclimate-Tenant"
 Tenant = Annotated[
     str,
     Header(
-        alias="X-Acclimate-Tenant",
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        alias=TENANT_HEADER,
+        pattern=TENANT,
         description="Whose accounts these are. Tenants see nothing of one another.",
     ),
 ]
+
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def _moment(value: object) -> datetime:
+    """A time that every clock in the world can show, from nothing but RFC 3339's own words."""
+    if isinstance(value, str) and RFC_3339.fullmatch(value):
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(value.upper())
+            if EARLIEST <= moment < LATEST:
+                return moment
+    raise ValueError(
+        "a time in RFC 3339 with an offset, of the years 1970 to 9998, e.g. "
+        "2027-01-15T09:00:00+01:00"
+    )
 
 
 class _Body(BaseModel):
@@ -43,8 +70,11 @@ class DecisionBody(_Body):
     context: dict[str, Any] = Field(
         default_factory=dict, description="What is known now, as the workflow declares it."
     )
-    actions: list[str] | None = Field(
-        None, min_length=1, description="The subset of actions on offer; default: all."
+    actions: list[Name] | None = Field(
+        None,
+        min_length=1,
+        max_length=1_000,
+        description="The subset of actions on offer; default: all.",
     )
 
 
@@ -83,7 +113,9 @@ class FeedbackBody(_Body):
     reward: Annotated[float, Field(strict=True, allow_inf_nan=False)] | None = None
     outcome: str | None = None
     episode_end: bool = Field(False, strict=True, description="The journey ends here.")
-    occurred_at: AwareDatetime | None = Field(None, description="RFC 3339, with an offset.")
+    occurred_at: Annotated[datetime, BeforeValidator(_moment)] | None = Field(
+        None, description="RFC 3339, with an offset.", examples=["2027-01-15T09:00:00+01:00"]
+    )
 
 
 class FeedbackAnswer(BaseModel):
@@ -158,3 +190,29 @@ class WorkflowList(BaseModel):
     """Every workflow being served."""
 
     workflows: list[WorkflowRecord]
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class PolicyHealth(BaseModel):
+    """How one bundle runs on this machine."""
+
+    parity_difference: float = Field(description="The largest one to the bundle's own vectors.")
+    kernel_fingerprint: str = Field(description="Equal ones fold memories bitwise equally.")
+
+
+class Readiness(BaseModel):
+    """Whether this process may be sent requests, and on what it stands."""
+
+    status: Literal["ready", "degraded", "unready", "stopping"] = Field(
+        description="`degraded`: the memory store is down and the fallback decides. `unready` and "
+        "`stopping` come with 503."
+    )
+    onnxruntime: str
+    ledger: Literal["ok", "unavailable"]
+    memory: Literal["ok", "unavailable"]
+    policies: dict[str, PolicyHealth]

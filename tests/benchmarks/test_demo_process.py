@@ -39,7 +39,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def start() -> None:
     with running_service(
-        workflows=Path("workflows"), policies=Path("policies"), installation_key="a key for these tests"
+        workflows=Path("workflows"),
+        policies=Path("policies"),
+        installation_key="a key for these tests",
     ):
         raise AssertionError("it must not become ready")
 
@@ -62,7 +64,9 @@ def test_the_process_and_its_folder_are_gone_after_the_block(
 
     def block() -> None:
         with running_service(
-            workflows=Path("workflows"), policies=Path("policies"), installation_key="a key for these tests"
+            workflows=Path("workflows"),
+            policies=Path("policies"),
+            installation_key="a key for these tests",
         ) as service:
             assert service.pid is not None
             seen.append(service.pid)
@@ -83,7 +87,9 @@ def test_the_process_and_its_folder_are_gone_after_the_block(
 def test_the_block_can_say_that_the_service_died(stand_in: Path) -> None:
     stand_in.write_text(ANSWERING)
     with running_service(
-        workflows=Path("workflows"), policies=Path("policies"), installation_key="a key for these tests"
+        workflows=Path("workflows"),
+        policies=Path("policies"),
+        installation_key="a key for these tests",
     ) as service:
         assert service.died() is None
         assert service.pid is not None

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from contract.bundle import BundleError
 from contract.spec import SpecError
+from service.cli import app
 from service.server import RefusedToStartError, serve
-from service.settings import Settings
+from service.settings import SettingError, Settings
 from tests.bundles import NAN_WHEN_BLANK, edit_manifest, write_counting_bundle
 from tests.service.conftest import WORKFLOW, Open
 
@@ -137,6 +141,55 @@ def test_a_port_that_is_taken_is_refused_by_name(settings: Settings) -> None:
             serve(settings.model_copy(update={"port": taken.getsockname()[1]}))
 
 
+REFUSED = {
+    "http://h": ("redis_url", "expected redis://, rediss:// or unix://"),
+    "": ("redis_url", "expected redis://, rediss:// or unix://"),
+    "redis://:hush@h:port": ("redis_url", "expected redis://, rediss:// or unix://"),
+    "redis://h?nope=hush": ("redis_url", "expected redis://, rediss:// or unix://"),
+    "hush": ("ledger_url", "expected sqlite:///<file> or postgresql+psycopg://"),
+    "mysql://u:hush@h/d": ("ledger_url", "got mysql://"),
+    "postgresql+nope://u:hush@h/d": ("ledger_url", "whose driver is unknown or not installed"),
+    "postgresql+psycopg2cffi://u:hush@h/d": ("ledger_url", "unknown or not installed"),
+    "postgresql+asyncpg://u:hush@h/d": ("ledger_url", "whose driver is asynchronous"),
+    "postgresql+psycopg://u:hush@h:port/d": ("ledger_url", "expected sqlite:///<file>"),
+    "hush-hush-hush": ("installation_key", "expected at least 16 characters, got 14"),
+    " ": ("installation_key", "expected at least 16 characters, got 1"),
+    "-1": ("drain_seconds", "greater than or equal to 0"),
+}
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_a_setting_that_cannot_be_served_under_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    name, message = REFUSED[value]
+    variable = f"ACCLIMATE_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    ended = CliRunner().invoke(app, ["--data-dir", str(tmp_path / "data")])
+    assert ended.exit_code == 2
+    assert f"acclimate: {variable}: " in ended.stderr
+    assert message in ended.stderr
+    assert "Value error" not in ended.stderr
+    assert "hush" not in ended.output  # addresses and keys are secrets
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_empty_installation_key_is_refused_like_a_short_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCLIMATE_INSTALLATION_KEY", "")
+    ended = CliRunner().invoke(app, [])
+    assert ended.exit_code == 2
+    assert "ACCLIMATE_INSTALLATION_KEY: expected at least 16 characters, got 0" in ended.stderr
+
+
+def test_addresses_of_every_kind_that_is_served_are_taken() -> None:
+    for redis_url in ("redis://redis:6379/0", "rediss://:p@h", "unix:///run/redis.sock?db=1"):
+        assert Settings(redis_url=redis_url).redis_url == redis_url
+    for ledger_url in ("sqlite:////var/ledger.sqlite", "postgresql+psycopg://u:p@h:5432/d"):
+        assert Settings(ledger_url=ledger_url).ledger == ledger_url
+
+
 def test_the_installation_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "new")
     key = settings.draw_key()
@@ -144,3 +197,53 @@ def test_the_installation_key_is_made_once_and_is_nobody_elses_to_read(tmp_path:
     assert settings.draw_key() == key
     assert (tmp_path / "new" / "installation.key").stat().st_mode & 0o077 == 0
     assert Settings(data_dir=tmp_path / "other").draw_key() != key
+
+
+@pytest.mark.parametrize("kept", [b"", b"fifteen letters"])
+def test_an_installation_key_file_that_is_not_whole_is_refused(
+    settings: Settings, kept: bytes
+) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "installation.key").write_bytes(kept)
+    with pytest.raises(RefusedToStartError, match=r"installation\.key: expected at least 16"):
+        serve(settings)
+    assert (settings.data_dir / "installation.key").read_bytes() == kept
+
+
+def test_a_crash_while_the_installation_key_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+    for step in ("fsync", "link"):
+        monkeypatch.setattr(os, step, _disk_full)
+        with pytest.raises(SettingError, match=r"installation\.key: .*No space left"):
+            settings.draw_key()
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.undo()
+    assert len(settings.draw_key()) == 64
+    assert [path.name for path in tmp_path.iterdir()] == ["installation.key"]
+
+
+def _disk_full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_processes_that_start_at_once_on_one_folder_share_one_key(tmp_path: Path) -> None:
+    for round_ in range(20):
+        settings = Settings(data_dir=tmp_path / str(round_))
+        together = threading.Barrier(8)
+
+        def start(settings: Settings, together: threading.Barrier) -> bytes:
+            together.wait()
+            return settings.draw_key()
+
+        with ThreadPoolExecutor(8) as pool:
+            started = [pool.submit(start, settings, together) for _ in range(8)]
+        keys = {one.result() for one in started}
+        assert keys == {(settings.data_dir / "installation.key").read_bytes()}
+
+
+def test_a_data_folder_that_cannot_hold_the_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SettingError, match="ACCLIMATE_INSTALLATION_KEY"):
+        Settings(data_dir=tmp_path / "file").draw_key()
