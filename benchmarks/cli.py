@@ -8,10 +8,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,6 +32,7 @@ from training.tasks.households import HouseholdsMissingError
 app = typer.Typer(help="Measurements beside peers.")
 
 FAILED = 1
+BAD_INPUT = 2
 INTERRUPTED = 130
 
 
@@ -70,12 +72,17 @@ def demo(
         workflows=workflows,
         policies=policies,
         seeds=seeds,
-        baseline_seeds=max(baseline_seeds, seeds),
+        baseline_seeds=baseline_seeds,
         households=limit,
         in_flight=in_flight,
         installation_key=os.environ.get("ACCLIMATE_INSTALLATION_KEY", households.INSTALLATION_KEY),
     )
     notes, out = Console(stderr=True), Console()
+    _refuse_unwritable(notes, json_file, plot_file)
+    if baseline_seeds < seeds:
+        raise typer.BadParameter(
+            f"expected at least the service's {seeds}", param_hint="--baseline-seeds"
+        )
     try:
         with _ended_like_ctrl_c(), _Bars(notes) as bars:
             result = households.run(settings, bars)
@@ -85,8 +92,7 @@ def demo(
         SpecError,
         HouseholdsMissingError,
     ) as error:
-        notes.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(FAILED) from error
+        _refuse(notes, error, FAILED)
     except KeyboardInterrupt:
         notes.print("interrupted; the service is stopped")
         raise typer.Exit(INTERRUPTED) from None
@@ -94,20 +100,42 @@ def demo(
         out.print(part, highlight=False)
         out.print()
     try:
-        from benchmarks.demo_plot import plot  # matplotlib takes a second to import
-
-        plot(result.families, result.target, plot_file)
-        out.print(f"Reward against interaction number: {plot_file.resolve()}", soft_wrap=True)
         if json_file is not None:
             numbers = to_json(result.families, result.decisions_per_s, result.p50_ms, result.p99_ms)
-            json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-            out.print(f"The numbers: {json_file.resolve()}", soft_wrap=True)
+            out.print(f"The numbers: {escape(str(json_file.resolve()))}", soft_wrap=True)
+        from benchmarks.demo_plot import plot  # matplotlib takes a second to import
+
+        plot(result.families, plot_file)
+        picture = escape(str(plot_file.resolve()))
+        out.print(f"Reward against interaction number: {picture}", soft_wrap=True)
     except OSError as error:
-        notes.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(FAILED) from error
+        _refuse(notes, error, FAILED)
     out.print()
     out.print(how_to_go_on(), highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse(notes: Console, error: Exception, status: int) -> NoReturn:
+    """Says what is wrong, letter for letter, and ends."""
+    notes.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(status) from error
+
+
+def _refuse_unwritable(notes: Console, json_file: Path | None, plot_file: Path) -> None:
+    """Before anything is played: what the demo writes at its end must be writable."""
+    if plot_file.suffix not in (".png", ".svg", ".pdf"):
+        raise typer.BadParameter(
+            f"expected .png, .svg or .pdf, got {plot_file}", param_hint="--plot"
+        )
+    for path in (plot_file, *([json_file] if json_file else [])):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a"):
+                pass
+            if path.stat().st_size == 0:
+                path.unlink()
+        except OSError as error:
+            _refuse(notes, error, BAD_INPUT)
 
 
 class _Bars:

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.demo_scores import FamilyScore, score_family
+from benchmarks.demo_scores import FamilyScore, cohort_target, score_family
 from benchmarks.household_baselines import play_baselines
 from benchmarks.player import Account, Journey, Player, PlayError, play_all
 from benchmarks.service_process import ServiceError, running_service
@@ -84,8 +84,6 @@ class Result:
     """Requests under way at any time, at most."""
     reasons: Counter[str]
     """How many decisions were made for which reason; `policy` is the policy's own."""
-    target: float
-    """The mean reward of an adapted account, as the workflow declares it."""
 
     @property
     def decisions_per_s(self) -> float:
@@ -128,7 +126,9 @@ def run(settings: Settings, progress: Progress) -> Result:
         bought = labelled_choices(panel.test, label_permutations(family, panel.test, 0))
         rewards = reward_array(played[family], settings.seeds, *bought.shape)
         families.append(
-            score_family(family, bought >= 0, rewards, baselines[family], spec.adaptation.target)
+            score_family(
+                family, bought >= 0, rewards, baselines[family], cohort_target(bought, BRANDS)
+            )
         )
     journeys = [journey for family in panels for journey in played[family]]
     latencies = np.concatenate([journey.decide_seconds for journey in journeys])
@@ -141,7 +141,6 @@ def run(settings: Settings, progress: Progress) -> Result:
         p99_ms=float(p99_ms),
         in_flight=settings.in_flight,
         reasons=sum((journey.reasons for journey in journeys), Counter()),
-        target=spec.adaptation.target,
     )
 
 

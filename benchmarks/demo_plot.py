@@ -19,8 +19,8 @@ SMOOTHED_OVER = 5
 
 _POLICY = ("acclimate", "#b3261e", "-")
 _BASELINES = {
-    "ucb1": ("UCB1", "#1f5fa8", "-"),
-    "ucb1_tuned": ("UCB1 tuned", "#1f5fa8", "--"),
+    "ucb1": ("UCB1, c = 1", "#1f5fa8", "-"),
+    "ucb1_tuned": ("UCB1, c = 0.2", "#1f5fa8", "--"),
     "ts_fitted": ("TS, fitted prior", "#2e7d32", "-"),
     "ts_flat": ("TS, flat prior", "#66a86a", "-"),
     "win_stay": ("win-stay", "#c77700", "-"),
@@ -32,12 +32,12 @@ _BASELINES = {
 """Name in the picture, colour, line style; `*` and dotted: knows the brands."""
 
 
-def plot(families: Sequence[FamilyScore], target: float, path: Path) -> None:
+def plot(families: Sequence[FamilyScore], path: Path) -> None:
     """Writes the picture, PNG by default of the suffix, and the folder it goes to."""
     figure = Figure(figsize=(6.2 * len(families), 6.0), layout="constrained")
     panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
     for axes, score in zip(panels, families, strict=True):
-        _draw_family(axes, score, target)
+        _draw_family(axes, score)
     panels[0].set_ylabel(f"mean reward (running mean over {SMOOTHED_OVER} interactions)")
     figure.suptitle(
         "Predicting each household's next purchase under bandit feedback\n"
@@ -58,7 +58,7 @@ def smoothed(values: Array, over: int = SMOOTHED_OVER) -> NDArray[np.float64]:
     return means
 
 
-def _draw_family(axes: Any, score: FamilyScore, target: float) -> None:
+def _draw_family(axes: Any, score: FamilyScore) -> None:
     curves = {name: player.curve for name, player in score.baselines.items()}
     drawn = [
         _draw_curve(axes, curve, *_BASELINES[name], width=1.3) for name, curve in curves.items()
@@ -70,13 +70,13 @@ def _draw_family(axes: Any, score: FamilyScore, target: float) -> None:
         interactions, middle - policy.se, middle + policy.se, color=_POLICY[1], alpha=0.18, lw=0
     )
     drawn.append(_draw_curve(axes, policy, *_POLICY, width=2.8))
-    axes.axhline(target, color="black", lw=0.8, ls="--")
+    axes.axhline(score.target, color="black", lw=0.8, ls="--")
     axes.set_ylim(0.0, 1.0)
     _label_ends(axes, drawn, at=float(interactions[-1]))
     axes.set_xlim(1, interactions[-1] * 1.3)
     axes.annotate(
-        f"target {target:g}",
-        (interactions[-1] * 1.3, target),
+        f"adapted {score.target:.2f}",
+        (interactions[-1] * 1.3, score.target),
         xytext=(0, 3),
         textcoords="offset points",
         ha="right",

@@ -30,9 +30,10 @@ def report(result: Result) -> Iterator[RenderableType]:
         "reward: share of all purchases predicted ± standard error over households. policy − "
         "player: paired by household; negative where the player did better. each alike: the same "
         "with every household counted once, however little it bought (the policy's reward, below "
-        "it the differences). adapted: the first interaction at which the cohort's mean reward "
-        f"reaches {result.target:g}, the target of workflows/{WORKFLOW}.yaml; never: not by "
-        f"interaction {CENSORED_AT}, or not while {FEWEST_HOUSEHOLDS} households still buy."
+        "it the differences). adapted: the first interaction at which the cohort's mean reward has "
+        "closed 80 % of the gap from a fixed label (chance) to each household's favourite brand; "
+        f"never: not by interaction {CENSORED_AT}, or not while {FEWEST_HOUSEHOLDS} households "
+        "still buy."
     )
     yield "\n".join(_losses(result)) or "No baseline that does not know the brands did better."
     yield (
@@ -60,7 +61,7 @@ def how_to_go_on() -> str:
 
 
 def _table(score: FamilyScore) -> Table:
-    title = f"{score.family}: {score.households} households"
+    title = f"{score.family}: {score.households} households, adapted at {score.target:.2f}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("player", no_wrap=True)
     for heading in ("reward", "policy − player", "each alike", "adapted"):
@@ -77,7 +78,7 @@ def _table(score: FamilyScore) -> Table:
     )
     for name, player in score.baselines.items():
         table.add_row(
-            name,
+            NAMES.get(name, name),
             _value(player.reward),
             _difference(player.difference),
             _difference(player.household_difference),
@@ -90,6 +91,10 @@ def _table(score: FamilyScore) -> Table:
 def knows_brands(baseline: str) -> bool:
     """Whether a baseline sees through the labels."""
     return baseline.endswith("_brand_aware")
+
+
+NAMES = {"ucb1": "ucb1 (textbook, c = 1)", "ucb1_tuned": "ucb1 tuned (c = 0.2)"}
+"""What the table calls a baseline, where that is not its name in the JSON."""
 
 
 def _losses(result: Result) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.adaptation import cohort_adaptation
+from contract.adaptation import cohort_adaptation, gap_target
 
 Array = NDArray[Any]
 
@@ -58,6 +58,8 @@ class FamilyScore:
 
     family: str
     households: int
+    target: float
+    """The mean reward at which a cohort counts as adapted."""
     policy: PlayerScore
     baselines: dict[str, PlayerScore]
 
@@ -89,9 +91,20 @@ def score_family(
     return FamilyScore(
         family=family,
         households=active.shape[1],
+        target=target,
         policy=score(policy),
         baselines={name: score(rewards) for name, rewards in baselines.items()},
     )
+
+
+def cohort_target(bought: Array, brands: int) -> float:
+    """Where 80 % of the gap from fallback to oracle is closed, for purchases `[T, B]` (−1: none).
+
+    The fallback is one fixed label, which is worth chance when labels carry nothing; the oracle
+    offers every household the one brand it buys most.
+    """
+    most = sum(np.bincount(one[one >= 0], minlength=brands).max() for one in bought.T)
+    return gap_target(fallback=1 / brands, oracle=float(most / (bought >= 0).sum()))
 
 
 def to_json(

@@ -77,9 +77,9 @@ def _algorithms(panel: Panel, labels: Array) -> dict[str, Algorithm]:
     `best_fixed` is the arm that earned most on the fitting households *as labelled*: where labels
     carry nothing it learns nothing, and is worth what any fixed label is, one in K. `ts_fitted`
     has one prior for all arms, fitted on every (household, brand) pair; its brand-aware twin has
-    one prior a brand, and `best_fixed_brand_aware` the brand bought most. `ucb1` is the textbook's,
-    with its own constant; `ucb1_tuned` explores a fifth as much, which nobody who starts on a new
-    product knows to do, and is shown because it is the strongest of them.
+    one prior a brand, and `best_fixed_brand_aware` the brand bought most. `ucb1` is the textbook's
+    (c = 1); `ucb1_tuned` explores a fifth as much, the constant that serves it best on bandits with
+    uniform means, and is the strongest of them.
     """
     seeds, batch, _ = labels.shape
     counts = brand_counts(panel.fit)  # [F, K]

@@ -6,6 +6,7 @@ empty at the start of each test, and the servers are brought back up whatever th
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from tests.postgres_server import create_database, drop_database, start_postgres
 from tests.redis_server import start_redis
 from tests.servers import Server
 from tests.service_process import ServiceProcess
+
+# A shell starts background jobs deaf to Ctrl-C, and so their children: ours must hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVICES: pytest.StashKey[list[ServiceProcess]] = pytest.StashKey()
 

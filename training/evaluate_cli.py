@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -40,7 +41,9 @@ def bandits(
 ) -> None:
     """Bernoulli bandits, arm means uniform(0, 1): the same means and coins for every player.
 
-    Defaults to n = 100, k = 5; several --n and --k are all combined.
+    Defaults to n = 100, k = 5; several --n and --k are all combined. ts is Thompson sampling from a
+    flat prior; ucb1 is UCB1 with its exploration tuned (c = 0.2), as in the tables of Duan et al.
+    (2016): the textbook's c = 1 earns over 10 less at n = 100, k = 5.
     """
     grid = [(pulls, arms) for pulls in n or [100] for arms in k or [5]]
     notes = Console(stderr=True)
@@ -63,7 +66,7 @@ def bandits(
                 for pulls, arms in grid
             ]
     except (BundleError, ValueError) as error:
-        notes.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        notes.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     if as_json:
         typer.echo(json.dumps(to_json(cells), indent=2))

@@ -70,11 +70,30 @@ def test_a_small_demo_writes_its_numbers_and_its_picture(policies: Path, tmp_pat
 def test_a_service_that_cannot_start_fails_the_demo_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     result = CliRunner().invoke(
-        app, [*arguments(tmp_path / "none", tmp_path), "--households", "2", "--baseline-seeds", "1"]
+        app, [*arguments(tmp_path / "none", tmp_path), "--households", "2", "--baseline-seeds", "3"]
     )
     assert result.exit_code == 1
     assert "bandits/1" in result.stderr
     assert not (tmp_path / "demo.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--plot", "picture.txt", ".png"),
+        ("--plot", "/dev/null/picture.png", "/dev/null"),
+        ("--json", "{folder}", "Is a directory"),
+        ("--baseline-seeds", "1", "at least"),
+    ],
+)
+def test_what_cannot_be_written_or_compared_is_refused_before_anything_is_played(
+    policies: Path, tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    value = value.format(folder=tmp_path)
+    result = CliRunner().invoke(app, [*arguments(policies, tmp_path), option, value])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "starting the service" not in result.stderr
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.demo_scores import FEWEST_HOUSEHOLDS, score_family, to_json
+from benchmarks.demo_scores import FEWEST_HOUSEHOLDS, cohort_target, score_family, to_json
 
 
 def test_a_mean_is_over_purchases_and_its_error_over_households() -> None:
@@ -77,3 +77,8 @@ def test_the_numbers_have_the_documented_shape() -> None:
         "p50_ms": 1.5,
         "p99_ms": 9.0,
     }
+
+
+def test_a_cohort_is_adapted_when_four_fifths_of_the_way_to_its_favourites_are_done() -> None:
+    bought = np.array([[0, 3], [0, 3], [1, -1], [0, -1]])  # favourites: 3 of 4, and 2 of 2
+    assert cohort_target(bought, brands=4) == pytest.approx(0.25 + 0.8 * (5 / 6 - 0.25))

@@ -150,7 +150,7 @@ REFUSED = {
     "mysql://u:hush@h/d": ("ledger_url", "got mysql://"),
     "postgresql+nope://u:hush@h/d": ("ledger_url", "whose driver is unknown or not installed"),
     "postgresql+psycopg2cffi://u:hush@h/d": ("ledger_url", "unknown or not installed"),
-    "postgresql+asyncpg://u:hush@h/d": ("ledger_url", "whose driver is asynchronous"),
+    "postgresql+asyncpg://u:hush@h/d": ("ledger_url", "got postgresql+asyncpg://, whose driver is"),
     "postgresql+psycopg://u:hush@h:port/d": ("ledger_url", "expected sqlite:///<file>"),
     "hush-hush-hush": ("installation_key", "expected at least 16 characters, got 14"),
     " ": ("installation_key", "expected at least 16 characters, got 1"),
