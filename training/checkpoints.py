@@ -16,7 +16,7 @@ import torch
 
 from training.hyperparameters import Hyperparameters
 from training.policies.network import architecture, build
-from training.trpo import Learner, new_learner
+from training.trpo import Learner, new_learner, refuse_not_finite_weights
 
 FORMAT = 1
 FILE = "checkpoint.pt"
@@ -31,8 +31,10 @@ def save(
 ) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one.
 
-    `run` is whatever else the run wants to find again: seed, command, time spent.
+    `run` is whatever else the run wants to find again: seed, command, time spent, machine. Raises
+    TrainingDivergedError, and writes nothing, when a weight is not finite.
     """
+    refuse_not_finite_weights(learner, learner.iteration)
     state = {
         "format": FORMAT,
         "architecture": architecture(learner.policy),

@@ -5,10 +5,13 @@ Importable without torch, which is loaded only inside a command.
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shlex
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -32,6 +35,8 @@ BAD_INPUT = 2
 DIVERGED = 3
 """Exit status: training met a number that is not finite; the last good checkpoint is kept."""
 
+_POLICY_NAME = r"[a-z][a-z0-9-]*"
+
 train_app = typer.Typer(help="Meta-train a policy.", no_args_is_help=True)
 
 _DEFAULT = Hyperparameters()
@@ -52,6 +57,7 @@ def train() -> None:
 
 @train_app.command()
 def bandits(
+    ctx: typer.Context,
     network: Annotated[
         NetworkName, typer.Option(help="actionwise: any number of actions. gru: a fixed number.")
     ] = NetworkName.actionwise,
@@ -129,22 +135,21 @@ def bandits(
     """Train on Bernoulli bandits with TRPO.
 
     Every iteration plays several families (pulls n, arms k), log-uniform in their ranges, and takes
-    one natural step. SIGTERM or Ctrl-C finishes the iteration, saves a checkpoint and exits with 0;
-    the same command with --resume goes on as if nothing had happened. With --resume the network's
-    sizes must be the checkpoint's, and the checkpoint's hyperparameters hold.
+    one natural step. SIGTERM, SIGHUP or Ctrl-C finishes the iteration, saves a checkpoint and exits
+    with 0; a second SIGTERM or Ctrl-C exits at once and keeps the checkpoint as last saved. The
+    same command with --resume goes on as if nothing had happened. With --resume the network's sizes
+    must be the checkpoint's; its seed and hyperparameters hold, and another one is refused.
 
     A quick look (a minute): acclimate train bandits --minutes 1
     """
-    _need_torch()
+    _need("training", "torch", "matplotlib")
     from training.checkpoints import FILE, CheckpointError, load, refuse_other_architecture
     from training.policies.network import architecture, build
-    from training.run import Schedule
+    from training.run import Schedule, machine
     from training.trpo import new_learner
 
     out = out or Path("runs") / f"bandits-{network}-{seed}"
     path = out / FILE
-    if iterations is None and minutes is None:
-        _refuse("say when to stop: --iterations or --minutes")
     try:
         wanted = Hyperparameters(
             horizons=horizons,
@@ -165,27 +170,46 @@ def bandits(
             critic_epochs=critic_epochs,
             critic_batches=critic_batches,
         )
+    except ValueError as error:
+        field, _, expected = str(error).partition(":")
+        _refuse(f"{_option(field)}:{expected}")
+    if iterations is None and minutes is None:
+        _refuse("say when to stop: --iterations or --minutes")
+    if out.exists() and not out.is_dir():
+        _refuse(f"--out: expected a directory, but {out} is a file")
+    try:
         sizes: dict[str, Any]
         if network is NetworkName.gru:
             if arms[0] != arms[1]:
-                raise ValueError(f"arms: the gru takes one number of actions, got {arms}")
+                raise ValueError(f"--arms: the gru takes one number of actions, got {arms}")
             sizes = {"actions": arms[0], "hidden": hidden}
         else:
             sizes = {"shared": shared, "row": row, "width": width}
         policy, critic = build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
         if resume:
-            learner, record, wanted = load(path)
+            learner, record, kept = load(path)
             refuse_other_architecture(path, learner, architecture(policy))
+            _refuse_other_settings(ctx, path, {"seed": record["seed"], **asdict(kept)})
+            wanted = kept
         elif path.exists():
             raise ValueError(
                 f"{path} exists: add --resume to go on with it, or choose another --out"
             )
         else:
             learner = new_learner(policy, critic, seed, wanted)
-            record = {"seed": seed, "command": _command(), "seconds": 0.0, "task": "bandits"}
+            record = {
+                "seed": seed,
+                "command": _command(),
+                "seconds": 0.0,
+                "task": "bandits",
+                "machine": machine(threads),
+            }
     except (ValueError, CheckpointError) as error:
         _refuse(str(error))
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _refuse(f"--out: {out} cannot be a directory: {error.strerror}")
     schedule = Schedule(iterations, minutes, check_every=check_every, save_every=save_every)
     _train(learner, wanted, record, schedule, out, threads)
 
@@ -214,23 +238,27 @@ def export(
 
     Example: acclimate export runs/bandits-actionwise-1 policies/bandits/1
     """
-    _need_torch()
+    _need("export", "torch", "onnx", "onnxscript", "matplotlib")
     from training.checkpoints import FILE, CheckpointError
     from training.export import ExportError, export_bundle
 
-    try:
-        number = version if version is not None else int(out.name)
-    except ValueError:
-        _refuse(f"--version: {out.name!r} is not a number, so say it")
+    name = name if name is not None else out.resolve().parent.name
+    if not re.fullmatch(_POLICY_NAME, name):
+        _refuse(f"--name: expected a-z, then a-z, 0-9 or -, got {name!r}")
+    number = _version(out.resolve().name, version)
     try:
         manifest = export_bundle(
             run / FILE if run.is_dir() else run,
             out,
-            name=name or out.resolve().parent.name,
+            name=name,
             version=number,
             note=note.read_text() if note else "",
             evaluation_trials=evaluation_trials,
             replace=force,
+            on_evaluation=lambda: _say(
+                f"graphs agree with torch; playing {evaluation_trials:,} trials for the report "
+                "(--evaluation-trials 0: none) ..."
+            ),
         )
     except (CheckpointError, ExportError, OSError, ValueError) as error:
         _refuse(str(error))
@@ -264,8 +292,11 @@ def _train(
                 learner, hyperparameters, record, schedule, out / FILE, stop, on_iteration=show
             )
         except TrainingDivergedError as error:
-            _notes.print(f"[red]training stopped:[/red] {error}; {out / FILE} is the last good one")
+            _say(f"[red]training stopped:[/red] {escape(f'{error}; {_left(out / FILE)}')}")
             raise typer.Exit(DIVERGED) from error
+        except SystemExit:
+            _say(escape(f"stopped at once; {_left(out / FILE)}"))
+            raise
     if learner.history:
         plot_history(learner.history, learner.policy.action_range, out / "curve.png")
     if finished:
@@ -318,18 +349,54 @@ def _progress(
         yield show
 
 
+def _left(path: Path) -> str:
+    return f"{path} is the last good checkpoint" if path.exists() else "no checkpoint was saved yet"
+
+
 def _command() -> str:
-    """What was typed, without paths of this machine."""
+    """What was typed, --out included."""
     return shlex.join(["acclimate", *sys.argv[1:]])
 
 
-def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        _refuse("training needs torch: pip install 'acclimate[train]'")
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _refuse_other_settings(ctx: typer.Context, path: Path, kept: dict[str, Any]) -> None:
+    """Refuses to resume when a setting was typed that is not the checkpoint's."""
+    for field, value in kept.items():
+        source = ctx.get_parameter_source(field)
+        if source is not None and source.name != "DEFAULT" and ctx.params[field] != value:
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ValueError(
+                f"{_option(field)}: {path} was trained with {shown}, and a resumed run keeps its "
+                "settings; leave the option out, or choose another --out"
+            )
+
+
+def _version(directory: str, version: int | None) -> int:
+    """The bundle's version: what was asked for, which a directory that is a number must be."""
+    if version is None and not re.fullmatch("[1-9][0-9]*", directory):
+        _refuse(f"--version: the directory {directory!r} is not a number from 1, so say it")
+    if version is not None and directory.isdecimal() and directory != str(version):
+        _refuse(f"--version: the directory is named {directory}, expected the same, got {version}")
+    return int(directory) if version is None else version
+
+
+def _need(what: str, *modules: str) -> None:
+    """Refuses with advice that works from a clone when one of the modules is not installed."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        _refuse(
+            f"{what} needs {', '.join(missing)}: "
+            ".venv/bin/pip install -e '.[train]' -c constraints.txt"
+        )
 
 
 def _refuse(message: str) -> NoReturn:
-    _notes.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    _say(f"[red]error:[/red] {escape(message)}")
     raise typer.Exit(BAD_INPUT)
+
+
+def _say(markup: str) -> None:
+    _notes.print(markup, highlight=False, soft_wrap=True)

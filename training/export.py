@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,13 @@ def export_bundle(
     note: str = "",
     evaluation_trials: int = 10_000,
     replace: bool = False,
+    on_evaluation: Callable[[], None] = lambda: None,
 ) -> Manifest:
-    """Writes the bundle of a checkpoint's policy to the directory `out`."""
+    """Writes the bundle of a checkpoint's policy to the directory `out`.
+
+    Versions are the training machine's where the checkpoint recorded it; onnx and onnxruntime are
+    this one's, which make the graphs. `on_evaluation` hears that the long part begins.
+    """
     from training.report import write_report
 
     if out.exists() and not replace:
@@ -73,11 +79,13 @@ def export_bundle(
             "seed": int(record["seed"]),
             "date": datetime.now(UTC).date().isoformat(),
             "steps": learner.steps,
-            "versions": versions(),
+            "versions": versions() | record.get("machine", {}).get("versions", {}),
         }
         manifest = write_graphs(
             learner.policy, partial, name, version, str(record["task"]), provenance
         )
+        if evaluation_trials:
+            on_evaluation()
         write_report(partial, manifest, learner, record, hyperparameters, note, evaluation_trials)
         partial.chmod(0o755)
         _put_in_place(partial, out)
@@ -249,7 +257,7 @@ def _put_in_place(partial: Path, out: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What the bundle was made with."""
+    """What is installed here."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from training.tasks.bandits import refuse_impossible_family
 
+_HIGHEST_RATE = 1e30
+"""A rate far above it does not fit the single-precision number that Adam multiplies with."""
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
@@ -22,7 +25,8 @@ class Hyperparameters:
     pulls: tuple[int, int] = (5, 250)
     """Pulls a trial are drawn log-uniformly from this range."""
     choice_share: float = 0.25
-    """Share of trials whose arm means are one Dirichlet draw instead of uniform."""
+    """Share of trials that are choices: preferences over the arms that sum to one, with habits and
+    changes, instead of fixed uniform means."""
     expected_rewards: bool = True
     """Returns add up the arm's mean minus the best arm's, in place of the sampled coin: a
     simulator's variance reduction that leaves the gradient unbiased. The policy sees coins."""
@@ -45,10 +49,14 @@ class Hyperparameters:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: expected a range from low to high, got {low} to {high}")
-        for k in self.arms:
-            refuse_impossible_family(k=k, n=1, choice_share=self.choice_share)
-        for n in self.pulls:
-            refuse_impossible_family(k=2, n=n)
+        for name, field in (("arms", "k"), ("pulls", "n")):
+            for bound in getattr(self, name):
+                try:
+                    refuse_impossible_family(**{"k": 2, "n": 1, field: bound})
+                except ValueError as error:
+                    expected = str(error).removeprefix(f"{field}: ")
+                    raise ValueError(f"{name}: {expected}") from error
+        refuse_impossible_family(k=2, n=1, choice_share=self.choice_share)
         counts = ("horizons", "groups", "steps_per_group", "cg_iterations")
         for name in (*counts, "critic_epochs", "critic_batches"):
             if getattr(self, name) < 1:
@@ -59,5 +67,9 @@ class Hyperparameters:
         for name in ("radius", "critic_rate"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        if self.critic_rate > _HIGHEST_RATE:
+            raise ValueError(
+                f"critic_rate: expected at most {_HIGHEST_RATE:g}, got {self.critic_rate}"
+            )
         if not self.damping >= 0.0:
             raise ValueError(f"damping: expected at least 0, got {self.damping}")

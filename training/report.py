@@ -111,16 +111,17 @@ def _origin(manifest: Manifest, learner: Learner, record: dict[str, Any]) -> str
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     seconds = record["seconds"]
     rate = learner.steps / seconds if seconds else 0.0
+    machine = record.get("machine", {})
     return f"""\
 | | |
 |---|---|
 | command | `{provenance.command}` |
 | seed | {provenance.seed} |
-| exported | {provenance.date} |
+| trained, exported | {machine.get("date", provenance.date)}, {provenance.date} |
 | training | {learner.iteration} iterations, {learner.steps:,} interactions, \
 {seconds / 60:.1f} minutes ({rate:,.0f} interactions/s) |
 | method | TRPO from scratch, no teacher |
-| hardware | {hardware()} |
+| hardware | {machine.get("hardware") or hardware()}, {machine.get("threads", 1)} thread(s) |
 | versions | {versions} |
 | memory | shared {manifest.shared_size} floats, {manifest.row_size} floats an action |
 | torch to onnxruntime | {provenance.torch_parity:.1g} at most apart over the parity vectors |"""

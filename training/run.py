@@ -5,14 +5,21 @@ It must never leave a checkpoint that is half an iteration, or overwrite a good 
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
 
 from training import checkpoints
 from training.check import fixed_trials
@@ -49,13 +56,26 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """SIGTERM and SIGINT become a wish: the iteration in progress is finished first."""
+    """SIGTERM, SIGINT and SIGHUP become a wish: the iteration in progress is finished first.
+
+    A second SIGTERM or SIGINT raises SystemExit at once. A second SIGHUP does not, since a closed
+    terminal may send it twice; one that is ignored, as under nohup, stays ignored.
+    """
     stop = Stop()
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def wish(number: int, _frame: FrameType | None) -> None:
-        stop.by = signal.Signals(number).name
+        if number == signal.SIGHUP:
+            _silence(terminals)
+        elif stop.by:
+            _exit_at_once(number)
+        stop.by = stop.by or signal.Signals(number).name
 
-    previous = {number: signal.signal(number, wish) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {
+        number: signal.signal(number, wish)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield stop
     finally:
@@ -74,7 +94,8 @@ def run(
 ) -> bool:
     """Trains until the schedule is done or `stop` is set; the last checkpoint is at `path`.
 
-    `record["seconds"]` counts training time over all resumptions. Returns whether it finished.
+    `record["seconds"]` counts training time over all resumptions, and `record["command"]` is kept
+    at the one command that gives what is saved. Returns whether it finished.
     """
     while not stop.by and not schedule.done(learner, record["seconds"]):
         started = time.monotonic()
@@ -83,11 +104,50 @@ def run(
             entry["check_reward"] = check_reward(learner.policy)
         learner.history.append(entry)
         record["seconds"] += time.monotonic() - started
+        record["command"] = reproducing(record["command"], learner.iteration)
         if learner.iteration % schedule.save_every == 0:
             checkpoints.save(learner, record, hyperparameters, path)
         on_iteration({**entry, "seconds": record["seconds"]})
     checkpoints.save(learner, record, hyperparameters, path)
     return schedule.done(learner, record["seconds"])
+
+
+def reproducing(command: str, iterations: int) -> str:
+    """The command that trains this many iterations from the start, however it was stopped."""
+    kept: list[str] = []
+    words = iter(shlex.split(command))
+    for word in words:
+        if word in ("--iterations", "--minutes"):
+            next(words, None)
+        elif word != "--resume" and not word.startswith(("--iterations=", "--minutes=")):
+            kept.append(word)
+    return shlex.join([*kept, "--iterations", str(iterations)])
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Where, when and with what this training starts, for the provenance of its bundles."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+        "threads": threads,
+    }
+
+
+def _exit_at_once(number: int) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _silence(streams: list[int]) -> None:
+    """What is still to be said goes nowhere: a terminal that hung up cannot be written to."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def check_reward(policy: Network) -> float:

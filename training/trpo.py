@@ -82,6 +82,7 @@ def iterate(learner: Learner, hyperparameters: Hyperparameters) -> dict[str, flo
     critic_error = fit_critic(learner, batches, h)
     value_error = fit_value(learner, batches)
     played = [group.played for batch in batches for group in batch]
+    refuse_not_finite_weights(learner, iteration)
     learner.iteration = iteration
     learner.steps += sum(one.reward.size for one in played)
     return {
@@ -215,7 +216,8 @@ def fit_critic(learner: Learner, batches: list[Batch], h: Hyperparameters) -> fl
                 ((value - group.target[:, trials]) / group.scale).square().mean()
                 for value, group in zip(values, batch, strict=True)
             ) / len(batch)
-            _descend(loss, learner.critic_optimiser, list(learner.critic.parameters()))
+            parameters = list(learner.critic.parameters())
+            _descend(loss, learner.critic_optimiser, parameters, "critic", learner.iteration + 1)
             errors.append(float(loss.detach()))
     return float(np.mean(errors))
 
@@ -238,7 +240,8 @@ def fit_value(learner: Learner, batches: list[Batch]) -> float:
             to_go = np.cumsum(group.played.expected[::-1], 0)[::-1] / left
             target = torch.from_numpy(2.0 * to_go - 1.0).float()[times]
             loss = (learner.policy.value_of(pool) - target).square().mean()
-            _descend(loss, learner.value_optimiser, learner.policy.value_parameters())
+            parameters = learner.policy.value_parameters()
+            _descend(loss, learner.value_optimiser, parameters, "value head", learner.iteration + 1)
             errors.append(float(loss.detach()))
     return float(np.mean(errors))
 
@@ -306,10 +309,20 @@ def _move(parameters: list[nn.Parameter], start: list[Tensor], step: Tensor) -> 
         parameter.copy_(origin + part)
 
 
-def _descend(loss: Tensor, optimiser: torch.optim.Adam, parameters: list[nn.Parameter]) -> None:
+def _descend(
+    loss: Tensor,
+    optimiser: torch.optim.Adam,
+    parameters: list[nn.Parameter],
+    name: str,
+    iteration: int,
+) -> None:
+    """One step of Adam. Raises TrainingDivergedError before a step that is not finite."""
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(parameters, 1.0)
+    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+    for what, number in (("loss", loss), ("gradient", norm)):
+        if not bool(torch.isfinite(number)):
+            raise TrainingDivergedError(f"iteration {iteration}: the {name}'s {what} is not finite")
     optimiser.step()
 
 
@@ -330,6 +343,16 @@ def log_uniform(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
     low, high = bounds
     drawn = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
     return min(max(drawn, low), high)
+
+
+def refuse_not_finite_weights(learner: Learner, iteration: int) -> None:
+    """Raises TrainingDivergedError with the first weight that is not finite."""
+    for name, network in (("policy", learner.policy), ("critic", learner.critic)):
+        for weight, parameter in network.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise TrainingDivergedError(
+                    f"iteration {iteration}: {name}.{weight} is not finite any more"
+                )
 
 
 def _refuse_not_finite(gradient: Tensor, batches: list[Batch], iteration: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import shlex
 import signal
@@ -19,7 +21,7 @@ from tests.training.trials import TINY, tiny_learner
 from training import checkpoints
 from training.checkpoints import CheckpointError, load, refuse_other_architecture, save
 from training.policies.network import architecture, build
-from training.run import Schedule, Stop, run
+from training.run import Schedule, Stop, run, stop_on_signal
 from training.trpo import Learner, TrainingDivergedError
 
 TRAIN = [
@@ -50,7 +52,7 @@ def test_a_resumed_run_continues_its_curve_exactly(tmp_path: Path) -> None:
     go(halves, tmp_path / "halves.pt", 3)
     halves, record, hyperparameters = load(tmp_path / "halves.pt")
     assert hyperparameters == TINY
-    assert record["command"] == "a test"
+    assert record["command"] == "a test --iterations 3"
     go(halves, tmp_path / "halves.pt", 6)
     assert halves.history == whole.history
     assert len(whole.history) == 6
@@ -97,6 +99,66 @@ def test_a_run_stopped_by_sigterm_and_resumed_continues_its_curve_exactly(tmp_pa
     for a, b in zip(weights(continued), weights(uninterrupted), strict=True):
         assert torch.equal(a, b)
     assert (tmp_path / "stopped" / "curve.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_exits_at_once_and_a_second_hangup_does_not(number: int) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.by == "SIGHUP"
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(number)
+        assert ended.value.code == 128 + number
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.by is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_killed_twice_ends_within_its_iteration_and_leaves_a_whole_checkpoint(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / checkpoints.FILE
+    learner = tiny_learner()
+    go(learner, path, 2)
+    kept = path.read_bytes()
+
+    def twice(_: dict[str, float]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    record = load(path)[1]
+    schedule = Schedule(iterations=9, save_every=9)
+    with stop_on_signal() as stop, pytest.raises(SystemExit):
+        run(learner, TINY, record, schedule, path, stop, on_iteration=twice)
+    assert learner.iteration == 3
+    assert path.read_bytes() == kept
+
+
+def test_a_run_whose_terminal_is_closed_saves_before_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / checkpoints.FILE
+    command = [*TRAIN, "--out", str(tmp_path), "--iterations", "100000", "--save-every", "100000"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(command[0], command)
+    with contextlib.suppress(OSError):
+        said = b""
+        while b"gap closed 0." not in said:
+            said += os.read(terminal, 4096)
+    assert not path.exists()
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert load(path)[0].iteration > 0
 
 
 def test_the_last_good_checkpoint_outlives_a_run_that_diverges(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from contract.draw import sample
 from contract.encode import horizon_left
 from contract.policy import Memory, OnnxPolicy, verify_parity
 from tests.training.test_checkpoints import go
-from tests.training.trials import SMALL, shake, tiny_learner
+from tests.training.trials import SMALL, TINY, shake, tiny_learner
 from training import export, graphs, report
+from training.checkpoints import save
 from training.export import ExportError, export_bundle, write_graphs
 from training.graphs import describe
 from training.policies.network import Network, build
+from training.run import machine
 
 PROVENANCE = {"command": "a test", "seed": 1, "date": "2026-11-22", "steps": 1, "versions": {}}
 
@@ -199,6 +201,22 @@ def test_an_export_is_whole_has_a_report_and_replaces_nothing_unasked(
     export_bundle(checkpoint, out, name="tiny", version=1, evaluation_trials=0, replace=True)
     assert [file.name for file in out.parent.iterdir()] == ["1"]
     verify_parity(OnnxPolicy.load(out), out)
+
+
+def test_a_bundle_claims_the_versions_it_was_trained_with_where_they_were_recorded(
+    tmp_path: Path,
+) -> None:
+    checkpoint = tmp_path / "c.pt"
+    learner = tiny_learner()
+    record = go(learner, checkpoint, 1)
+    old = export_bundle(checkpoint, tmp_path / "p" / "1", name="x", version=1, evaluation_trials=0)
+    assert old.provenance.versions == export.versions()
+    trained = machine(threads=1)
+    trained["versions"] |= {"torch": "0.0.1", "python": "3.0"}
+    save(learner, {**record, "machine": trained}, TINY, checkpoint)
+    new = export_bundle(checkpoint, tmp_path / "p" / "2", name="x", version=2, evaluation_trials=0)
+    assert new.provenance.versions == export.versions() | {"torch": "0.0.1", "python": "3.0"}
+    assert new.sha256["decide.onnx"] == old.sha256["decide.onnx"]
 
 
 def test_the_blank_memory_in_the_manifest_is_the_networks_own(bundle: Path) -> None:

@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.trials import TINY, tiny_learner
+from tests.training.trials import TINY, shake, tiny_learner
 from training.check import fixed_trials, luck
 from training.hyperparameters import Hyperparameters
 from training.policies.network import build
-from training.rollout import play
+from training.rollout import Played, play
 from training.run import check_reward
 from training.tasks.bandits import BernoulliBandits
 from training.trpo import (
     TrainingDivergedError,
+    critic_values,
     entropy,
     generalised_advantage,
     iterate,
     kullback_leibler,
+    log_policies,
     new_learner,
     prepare,
 )
+from training.trust_region import flatten
 
 
 @pytest.mark.parametrize(("discount", "decay"), [(1.0, 1.0), (0.9, 0.7), (1.0, 0.0)])
@@ -108,6 +111,38 @@ def test_without_the_oracle_returns_are_made_of_coins_alone() -> None:
     np.testing.assert_allclose(group.target.numpy(), to_go, atol=1e-5)
 
 
+def test_expected_rewards_and_coins_give_the_same_gradient_on_choices() -> None:
+    policy = build("actionwise", {"shared": 5, "row": 4, "width": 6})
+    shake(policy, scale=0.5)
+    learner = tiny_learner()
+    rng = np.random.default_rng(0)
+
+    def gradient(played: Played, expected_rewards: bool) -> torch.Tensor:
+        h = replace(TINY, expected_rewards=expected_rewards, gae_lambda=1.0)
+        batch = prepare(learner.critic, [played], h)
+        # The advantage as it was before it was scaled: the two scales differ by the coins' noise.
+        raw = batch[0].target - critic_values(learner.critic, [played.record])[0].detach()
+        chosen = log_policies(policy, batch)[0].gather(-1, played.record.action[..., None])
+        surrogate = (chosen.squeeze(-1) * raw).mean()
+        parameters = list(policy.parameters())
+        return flatten(
+            list(torch.autograd.grad(surrogate, parameters, materialize_grads=True))
+        ).double()
+
+    pairs = []
+    for _ in range(40):
+        played = play(policy, BernoulliBandits(2_000, 3, 6, rng, choice_share=1.0), rng)
+        pairs.append(torch.stack([gradient(played, True), gradient(played, False)]))
+    known, coins = torch.stack(pairs).unbind(1)
+    moving = known.std(0) > 0
+    error = (coins - known)[:, moving]
+    z = error.mean(0) / error.std(0) * np.sqrt(len(pairs))
+    strength = known.mean(0)[moving] / known.std(0)[moving] * np.sqrt(len(pairs))
+    assert float(strength.abs().max()) > 20
+    assert float(z.abs().max()) < 4
+    assert float(z.square().mean()) < 2
+
+
 @pytest.mark.parametrize(
     ("network", "weight", "cause"),
     [("policy", "score_row.bias", "log-prob"), ("critic", "value.bias", "critic's")],
@@ -128,9 +163,9 @@ def test_a_gradient_that_is_not_finite_stops_training_and_says_where_it_comes_fr
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [
-        ("k", {"arms": (1, 5)}),
+        ("arms", {"arms": (1, 5)}),
         ("arms", {"arms": (9, 5)}),
-        ("n", {"pulls": (0, 5)}),
+        ("pulls", {"pulls": (0, 5)}),
         ("choice_share", {"choice_share": -0.1}),
         ("gae_lambda", {"gae_lambda": 0.0}),
         ("radius", {"radius": 0.0}),

@@ -31,8 +31,8 @@ class RowMemory(torch.autograd.Function):
 
     rows[t + 1] is the row written at step t, shared[t + 1] the shared part after it. Inputs:
     the two cells' projections of what was observed, `row_input` `[T, B, 3H]` and `shared_input`
-    `[T, B, 3G]` with their input biases; weights in the order of `_step`; `previous` int64
-    `[T, B]`, where in axis 0 the served action's row is found.
+    `[T, B, 3G]` with their input biases; the two cells' weights; `previous` int64 `[T, B]`,
+    where in axis 0 the served action's row is found.
     """
 
     @staticmethod

@@ -1,7 +1,8 @@
 """Bernoulli bandits, B trials at once. Numpy only: it must never import torch or know a policy.
 
-One trial is n pulls on one draw of arm means, and every pull is an episode of length 1 (the
-setting of Duan et al. 2016, section 3.1), so `terminated` is true after every step.
+One trial is n pulls on k arms. Their means are drawn once (the setting of Duan et al. 2016, section
+3.1) or, in a choice, move from pull to pull. Every pull is an episode of length 1, so `terminated`
+is true after every step.
 """
 
 from __future__ import annotations
