@@ -34,8 +34,8 @@ CELLS = ((100, 5, 1), (10, 5, 1), (30, 4, 1), (100, 10, 1), (500, 5, 10), (100, 
 """(n, k, share): evaluated on trials / share fresh trials; the first is the bundle's bar."""
 
 _GITTINS = {(10, 5): 6.665, (100, 5): 78.58, (100, 10): 83.76, (100, 50): 85.59, (500, 5): 408.6}
-"""Finite-horizon Gittins (Gittins 1979) by (n, k), the ceiling: quoted, computed once as a table over
-successes, failures and pulls left."""
+"""Finite-horizon Gittins (Gittins 1979) by (n, k), the ceiling: quoted, computed once as a table
+over successes, failures and pulls left."""
 
 
 def write_report(
@@ -155,8 +155,8 @@ def _evaluation(manifest: Manifest, cells: list[tuple[Cell, Cell, int]], trials:
     )
     lines += [
         "",
-        f"Each row: `{command}`, {manifest.provenance.date}; greedy adds `--greedy`. UCB1 is tuned, as "
-        "in the tables of Duan et al. (2016). Gittins is quoted for scale, not measured here.",
+        f"Each row: `{command}`, {manifest.provenance.date}; greedy adds `--greedy`. UCB1 is tuned, "
+        "as in the tables of Duan et al. (2016). Gittins is quoted for scale, not measured here.",
     ]
     n, k, count = WITHIN_TRIAL
     lines += [
