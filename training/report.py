@@ -155,8 +155,8 @@ def _evaluation(manifest: Manifest, cells: list[tuple[Cell, Cell, int]], trials:
     )
     lines += [
         "",
-        f"Each row: `{command}`, {manifest.provenance.date}; greedy adds `--greedy`. UCB1 is tuned, "
-        "as in the tables of Duan et al. (2016). Gittins is quoted for scale, not measured here.",
+        f"Each row: `{command}`, {manifest.provenance.date}; greedy adds `--greedy`. UCB1 is "
+        "tuned, as in the tables of Duan et al. (2016). Gittins is quoted, not measured here.",
     ]
     n, k, count = WITHIN_TRIAL
     lines += [
