@@ -48,6 +48,7 @@ def arguments(policies: Path, folder: Path) -> list[str]:
 
 def test_a_small_demo_writes_its_numbers_and_its_picture(policies: Path, tmp_path: Path) -> None:
     size = ["--households", "2", "--seeds", "2", "--baseline-seeds", "3"]
+    before = psutil.Process().children(recursive=True)
     result = CliRunner().invoke(app, arguments(policies, tmp_path) + size)
     assert result.exit_code == 0, result.stderr
     numbers = json.loads((tmp_path / "demo.json").read_text())
@@ -61,7 +62,7 @@ def test_a_small_demo_writes_its_numbers_and_its_picture(policies: Path, tmp_pat
             difference = family["reward"] - baseline["reward"]
             assert baseline["difference"] == pytest.approx(difference)
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert not psutil.Process().children(recursive=True)
+    assert psutil.Process().children(recursive=True) == before
     words = " ".join(result.stdout.split())
     for said in ("not persuasion", "Every decision was the policy's own", "make serve", "curl"):
         assert said in words
