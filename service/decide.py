@@ -1,4 +1,4 @@
-"""Decide: read → guard → infer → sample → record, one after another, for all who ask at once.
+"""Decide: guard → read → infer → sample → record, one after another, for all who ask at once.
 
 The action is drawn from what the guardrails left, and nothing leaves before the ledger's commit.
 Accounts that are decided together share one call of the network and of the ledger, nothing else.

@@ -63,16 +63,16 @@ class Learner:
         """The committed feedback. Raises DecisionUnknownError, FeedbackError, BodyConflictError
         and LedgerUnavailableError."""
         started = time.perf_counter()
-        now = self._clock()
+        now, digest = self._clock(), _digest(request)
         try:
             recorded = await self._ledger.record_feedback(
                 FeedbackWrite(
                     tenant=request.tenant,
                     decision_id=request.decision_id,
                     feedback_id=request.feedback_id or "",
-                    request_sha256=_digest(request),
+                    request_sha256=digest,
                     received_at_us=now,
-                    interpret=lambda decision: self._interpret(request, decision, now),
+                    interpret=lambda decision: self._interpret(request, decision, now, digest),
                 )
             )
         except DecisionUnknownError:
@@ -92,7 +92,7 @@ class Learner:
         return recorded
 
     def _interpret(
-        self, request: FeedbackRequest, decision: Decision, now_us: int
+        self, request: FeedbackRequest, decision: Decision, now_us: int, digest: str
     ) -> tuple[Feedback, WorkflowSpec]:
         """What the request means under the spec that its decision was made under. Called where
         the decision is found, inside the commit. Raises FeedbackError."""
@@ -107,7 +107,7 @@ class Learner:
             episode_end=request.episode_end,
             occurred_at_us=request.occurred_at_us,
             received_at_us=now_us,
-            request_sha256=_digest(request),
+            request_sha256=digest,
         )
         return given, spec
 

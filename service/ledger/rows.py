@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from contract.adaptation import AccountAdaptation
 from service.ledger.records import Account, AccountKey, Decision, Feedback, Head
-from service.ledger.settle import View, Write
+from service.ledger.settle import DecisionKey, View, Write
 from service.ledger.tables import accounts, decisions, feedback
 
 
@@ -22,37 +22,29 @@ def load(connection: Connection, writes: Sequence[Write]) -> View:
     other in a circle.
     """
     view = View()
-    ids: dict[str, set[str]] = defaultdict(set)
-    for write in writes:
-        tenant, decision_id = write.decision_key
-        ids[tenant].add(decision_id)
-    for tenant, wanted in ids.items():
-        one_of = decisions.c.tenant == tenant, decisions.c.decision_id.in_(sorted(wanted))
-        for row in connection.execute(select(decisions).where(*one_of)):
-            view.decisions[tenant, row.decision_id] = to_decision(row)
-    keys = {write.account_key for write in writes} | {one.key for one in view.decisions.values()}
-    _lock_accounts(connection, view, sorted(key for key in keys if key is not None))
+    _read_decisions(connection, view, {write.decision_key for write in writes})
+    keys = {one.key for one in view.decisions.values()}
+    keys |= {write.account_key for write in writes if write.account_key is not None}
+    _lock_accounts(connection, view, sorted(keys))
     at_us = min(write.at_us for write in writes)
     for key in keys:
-        if key is not None and key not in view.accounts:
+        if key not in view.accounts:
             view.accounts[key] = Account(key, Head(), 0, AccountAdaptation(), at_us, at_us)
             view.fresh.add(key)
     if connection.dialect.name != "sqlite":  # what was read before the locks may have changed
-        _reread_decisions(connection, view)
-    for tenant, wanted in ids.items():
-        known = [one for one in sorted(wanted) if (tenant, one) in view.decisions]
-        if known:
-            one_of = feedback.c.tenant == tenant, feedback.c.decision_id.in_(known)
-            for row in connection.execute(select(feedback).where(*one_of)):
-                given = to_feedback(row)
-                view.feedback[tenant, given.decision_id, given.kind, given.feedback_id] = given
+        _read_decisions(connection, view, set(view.decisions))
+    for tenant, ids in _by_tenant(view.decisions).items():
+        one_of = feedback.c.tenant == tenant, feedback.c.decision_id.in_(ids)
+        for row in connection.execute(select(feedback).where(*one_of)):
+            of_decision = view.feedback.setdefault((tenant, row.decision_id), {})
+            of_decision[row.kind, row.feedback_id] = to_feedback(row)
     return view
 
 
 def store(connection: Connection, view: View) -> None:
     """Everything that the group changed, a statement a table."""
     made = [_decision_row(view.decisions[key]) for key in sorted(view.made)]
-    given = [_feedback_row(view.feedback[key]) for key in sorted(view.given)]
+    given = [_feedback_row(one) for one in sorted(view.given, key=_feedback_order)]
     fresh = [_new_account_row(view.accounts[key]) for key in sorted(view.moved & view.fresh)]
     moved = [_moved_account_row(view.accounts[key]) for key in sorted(view.moved - view.fresh)]
     folded = [
@@ -210,15 +202,25 @@ def _lock_accounts(connection: Connection, view: View, keys: list[AccountKey]) -
             view.accounts[account.key] = account
 
 
-def _reread_decisions(connection: Connection, view: View) -> None:
-    """Decisions as they are now that their accounts are locked: nobody else may change them."""
-    by_tenant: dict[str, list[str]] = defaultdict(list)
-    for tenant, decision_id in view.decisions:
-        by_tenant[tenant].append(decision_id)
-    for tenant, ids in by_tenant.items():
+def _read_decisions(connection: Connection, view: View, keys: Collection[DecisionKey]) -> None:
+    """Puts the decisions of these keys into the view as they are now."""
+    for tenant, ids in _by_tenant(keys).items():
         one_of = decisions.c.tenant == tenant, decisions.c.decision_id.in_(ids)
         for row in connection.execute(select(decisions).where(*one_of)):
             view.decisions[tenant, row.decision_id] = to_decision(row)
+
+
+def _by_tenant(keys: Iterable[DecisionKey]) -> dict[str, list[str]]:
+    """Decision ids by tenant, both in order."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for tenant, decision_id in sorted(keys):
+        ids[tenant].append(decision_id)
+    return ids
+
+
+def _feedback_order(given: Feedback) -> tuple[str, str, str, str]:
+    """Rows are stored in key order, as accounts are locked."""
+    return given.key.tenant, given.decision_id, given.kind, given.feedback_id
 
 
 def _moved_account_row(account: Account) -> dict[str, Any]:

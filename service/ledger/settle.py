@@ -24,8 +24,8 @@ from service.ledger.records import (
 
 DecisionKey = tuple[str, str]
 """(tenant, decision_id)."""
-FeedbackKey = tuple[str, str, str, str]
-"""(tenant, decision_id, kind, feedback_id)."""
+FeedbackKey = tuple[str, str]
+"""(kind, feedback_id), within a decision."""
 
 
 @dataclass
@@ -34,13 +34,14 @@ class View:
 
     accounts: dict[AccountKey, Account] = field(default_factory=dict)
     decisions: dict[DecisionKey, Decision] = field(default_factory=dict)
-    feedback: dict[FeedbackKey, Feedback] = field(default_factory=dict)
+    feedback: dict[DecisionKey, dict[FeedbackKey, Feedback]] = field(default_factory=dict)
+    """By decision, so that settling one looks at its own alone."""
     fresh: set[AccountKey] = field(default_factory=set)
     """Accounts that are not in the database yet; they get there only when they have moved."""
     moved: set[AccountKey] = field(default_factory=set)
     made: set[DecisionKey] = field(default_factory=set)
     folded: set[DecisionKey] = field(default_factory=set)
-    given: set[FeedbackKey] = field(default_factory=set)
+    given: list[Feedback] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -154,26 +155,25 @@ class FeedbackWrite:
         if decision is None:
             raise DecisionUnknownError(self.decision_id)
         account = view.accounts[decision.key]
-        twin = view.feedback.get((*self.decision_key, "received", self.feedback_id))
+        others = view.feedback.get(self.decision_key, {})
+        twin = others.get(("received", self.feedback_id))
         if twin is not None:
             if twin.request_sha256 != self.request_sha256:
                 raise BodyConflictError("feedback_id", self.feedback_id or self.decision_id)
             return Recorded(twin, decision, True, account.head)
         given, spec = self.interpret(decision)
         before = account.adaptation.adapted_at
-        others = [
-            one
-            for (tenant, decision_id, _, _), one in view.feedback.items()
-            if (tenant, decision_id) == self.decision_key
-        ]
+        had_default = any(one.kind == "default" for one in others.values())
+        had_its_turn = any(
+            one.kind == "received" and one.head is not None for one in others.values()
+        )
         expired = self.received_at_us > decision.expires_at_us
         default = None
         if expired and decision.default_due_at_us is not None:
             # The window closed first: what is due at expiry is folded before what came after it.
             default = _fold(view, default_feedback(decision, spec, self.received_at_us), spec)
-        late = expired or any(one.kind == "default" for one in others)
+        late = expired or had_default
         given = replace(given, late=late)
-        had_its_turn = any(one.kind == "received" and one.head is not None for one in others)
         folds = not had_its_turn and (not late or spec.feedback.late == "apply")
         given = _fold(view, given, spec) if folds else _keep(view, given)
         return _recorded(view, given, before, default)
@@ -255,9 +255,9 @@ def _fold(view: View, given: Feedback, spec: WorkflowSpec) -> Feedback:
 
 def _keep(view: View, given: Feedback) -> Feedback:
     """Keeps `given`."""
-    key = (given.key.tenant, given.decision_id, given.kind, given.feedback_id)
-    view.feedback[key] = given
-    view.given.add(key)
+    of_decision = view.feedback.setdefault((given.key.tenant, given.decision_id), {})
+    of_decision[given.kind, given.feedback_id] = given
+    view.given.append(given)
     return given
 
 
