@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.servers import unavailable
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -19,6 +19,6 @@ def repository_files() -> list[Path]:
         check=False,
     )
     if listing.returncode != 0:
-        pytest.skip("not a git checkout")
+        unavailable("the repository's files are told by git, and this is no checkout")
     paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
     return [path for path in paths if path.is_file()]
