@@ -17,9 +17,12 @@ from tests.redis_server import start_redis
 from tests.servers import Server
 from tests.service_process import ServiceProcess
 
-# A shell starts background jobs deaf to Ctrl-C, and so their children: ours must hear it.
+# A shell starts background jobs deaf to Ctrl-C, nohup to the end of a terminal, and so their
+# children: ours must hear both.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SERVICES: pytest.StashKey[list[ServiceProcess]] = pytest.StashKey()
 
