@@ -127,8 +127,8 @@ class Learner:
                 decision.spec_version,
                 decision.context,
                 decision.action,
-                given.reward,
-                given.episode_end,
+                given.folded_reward or 0.0,
+                bool(given.folded_end),
             )
         try:
             await self._recall.at_head(workflow, decision.key, recorded.head, newest)

@@ -9,13 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from contract.policy import Memory
 from service.catalog import Catalog, Workflow
+from service.clock import Clock
 from service.ledger.ledger import Ledger
-from service.ledger.records import AccountKey, Head, Interaction
+from service.ledger.records import (
+    AccountKey,
+    Head,
+    Interaction,
+    LedgerUnavailableError,
+    Past,
+    Snapshot,
+)
+from service.memory.codec import CorruptMemoryError, decode, encode
 from service.memory.store import MemoryStore, MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 
@@ -29,17 +41,39 @@ class UnreadablePastError(Exception):
     """An account's past does not fold to a memory: the policy gave something that is not finite."""
 
 
+@dataclass(frozen=True)
+class Fold:
+    """A memory, and how it came about."""
+
+    memory: StoredMemory
+    interactions: int
+    """How many were folded to get there."""
+    complete: bool
+    """Whether nothing below was missing."""
+
+
 class Recall:
     """Reads and folds memories."""
 
     def __init__(
-        self, ledger: Ledger, memories: MemoryStore, catalog: Catalog, metrics: Metrics
+        self,
+        ledger: Ledger,
+        memories: MemoryStore,
+        catalog: Catalog,
+        metrics: Metrics,
+        clock: Clock,
+        snapshot_every: int,
     ) -> None:
+        """A memory is kept in the ledger every `snapshot_every` interactions."""
         self._ledger = ledger
         self._memories = memories
         self._catalog = catalog
         self._metrics = metrics
+        self._clock = clock
+        self._snapshot_every = snapshot_every
         self._locks: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._folder = ThreadPoolExecutor(1, thread_name_prefix="replay")
 
     async def stored(
         self, asked: Sequence[tuple[Workflow, AccountKey]]
@@ -65,30 +99,111 @@ class Recall:
             if stored is not None and stored.head == head:
                 return stored
             if stored is not None and newest is not None and stored.head == _before(head):
-                folded = await self._fold(workflow, stored, head, [newest])
+                folded = await self._fold(workflow, stored, [newest], head)
+                if head.position % self._snapshot_every == 0:
+                    self.keep(workflow, key, folded)
                 if await self._swap(workflow, key, stored.head, folded):
                     return folded
                 stored = await self._memories.get(key, identity)
             return await self._replay(workflow, key, stored)
 
+    async def fresh(
+        self,
+        workflow: Workflow,
+        key: AccountKey,
+        as_of: Head | None = None,
+        *,
+        from_snapshots: bool = False,
+    ) -> Fold:
+        """The memory folded from the ledger alone, without a look at what is stored, up to the
+        head or `as_of` an earlier one. Raises LedgerUnavailableError and UnreadablePastError."""
+        return await self._fold_past(workflow, key, None, from_snapshots, as_of)
+
     async def _replay(
         self, workflow: Workflow, key: AccountKey, stored: StoredMemory | None
     ) -> StoredMemory:
-        """Folds the ledger's interactions above `stored` and keeps the result."""
-        head, past = await self._ledger.past(key, stored.head if stored else None)
-        cause = "missing" if stored is None else "behind"
-        if stored is None or len(past) != head.position - stored.head.position:
-            # Not a prefix of this past: of another generation, or ahead of a restored ledger.
-            stored = StoredMemory(workflow.blank(), Head(head.generation, 0))
-        if past:
+        """Folds the ledger's interactions above `stored`, or above the newest snapshot, and keeps
+        the result."""
+        fold = await self._fold_past(workflow, key, stored, True, None)
+        if fold.memory is stored:
+            return stored
+        if fold.interactions:
+            cause = "missing" if stored is None else "behind"
             self._metrics.memory_rebuilds.labels(workflow.name, cause).inc()
-        folded = await self._fold(workflow, stored, head, past)
+            self._metrics.memory_rebuilt_interactions.labels(workflow.name).inc(fold.interactions)
         try:
-            await self._memories.put(key, workflow.policy.identity, folded)
+            await self._memories.put(key, workflow.policy.identity, fold.memory)
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("a memory was replayed and cannot be stored: %s", error)
-        return folded
+        return fold.memory
+
+    async def _fold_past(
+        self,
+        workflow: Workflow,
+        key: AccountKey,
+        stored: StoredMemory | None,
+        from_snapshots: bool,
+        as_of: Head | None,
+    ) -> Fold:
+        """Folds pages of the past until there is no more, keeping snapshots on the way."""
+        digest = workflow.policy.identity.digest.hex() if from_snapshots else None
+        memory, folded, complete = stored, 0, True
+        while True:
+            past = await self._ledger.past(key, memory.head if memory else None, digest, as_of)
+            if memory is None or past.start != memory.head:
+                # Nothing at hand, or not a prefix of this past: of another generation, or ahead of
+                # a ledger that was restored.
+                try:
+                    memory, folded, complete = self._start(workflow, past), 0, True
+                except CorruptMemoryError as error:
+                    self._metrics.memory_corrupt.labels(f"snapshot {error}").inc()
+                    memory, digest = None, None
+                    continue
+            complete &= past.complete
+            if past.interactions or past.end != memory.head:
+                memory = await self._fold(workflow, memory, past.interactions, past.end)
+            folded += len(past.interactions)
+            if memory.head >= past.head:
+                break
+            if as_of is None and digest is not None:
+                self.keep(workflow, key, memory)
+        if not complete:
+            self._metrics.memory_incomplete.labels(workflow.name).inc()
+            log.warning("a past is replayed from where retention has left it")
+        return Fold(memory, folded, complete)
+
+    def _start(self, workflow: Workflow, past: Past) -> StoredMemory:
+        """The memory that `past` begins at. Raises CorruptMemoryError."""
+        if past.snapshot is None:
+            return StoredMemory(workflow.blank(), past.start)
+        kept = decode(past.snapshot, workflow.policy.identity)
+        return StoredMemory(kept.memory, past.start)
+
+    def keep(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
+        """Keeps a memory in the ledger, later: a bounded tail is then all that a replay reads."""
+        identity = workflow.policy.identity
+        snapshot = Snapshot(
+            key,
+            identity.policy,
+            identity.digest.hex(),
+            stored.head,
+            encode(stored, identity),
+            self._clock(),
+        )
+        task = asyncio.create_task(self._keep(snapshot))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _keep(self, snapshot: Snapshot) -> None:
+        try:
+            await self._ledger.keep_snapshot(snapshot)
+        except LedgerUnavailableError as error:
+            log.warning("a snapshot was not kept: %s", type(error).__name__)
+
+    async def close(self) -> None:
+        """Returns when every snapshot on its way is kept."""
+        await asyncio.gather(*self._keeping)
 
     async def _swap(
         self, workflow: Workflow, key: AccountKey, expected: Head, new: StoredMemory
@@ -106,17 +221,35 @@ class Recall:
         return swapped
 
     async def _fold(
-        self, workflow: Workflow, stored: StoredMemory, head: Head, past: list[Interaction]
+        self,
+        workflow: Workflow,
+        stored: StoredMemory,
+        interactions: Sequence[Interaction],
+        end: Head,
     ) -> StoredMemory:
-        memory = workflow.with_rows(stored.memory, len(workflow.spec.actions))
-        for folded, interaction in enumerate(past, start=1):
-            spec = self._catalog.spec(workflow.name, interaction.spec_version)
-            memory = workflow.fold(memory, interaction, spec)
-            if folded % FOLDS_AT_A_TIME == 0:
-                await asyncio.sleep(0)
+        """The memory at `end` with the interactions folded in, which follow it one by one."""
+        loop = asyncio.get_running_loop()
+        memory = stored.memory
+        for start in range(0, len(interactions), FOLDS_AT_A_TIME):
+            some = interactions[start : start + FOLDS_AT_A_TIME]
+            if len(some) == 1:
+                memory = self._fold_some(workflow, memory, some)
+            else:
+                memory = await loop.run_in_executor(
+                    self._folder, self._fold_some, workflow, memory, some
+                )
         if not all(np.isfinite(part).all() for part in memory):
             raise UnreadablePastError(f"policy {workflow.spec.policy} learned a memory that is NaN")
-        return StoredMemory(memory, head)
+        return StoredMemory(memory, end)
+
+    def _fold_some(
+        self, workflow: Workflow, memory: Memory, interactions: Sequence[Interaction]
+    ) -> Memory:
+        memory = workflow.with_rows(memory, len(workflow.spec.actions))
+        for interaction in interactions:
+            spec = self._catalog.spec(workflow.name, interaction.spec_version)
+            memory = workflow.fold(memory, interaction, spec)
+        return memory
 
 
 def _before(head: Head) -> Head:

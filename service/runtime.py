@@ -55,11 +55,12 @@ async def open_service(
     Raises SettingError, SpecError, BundleError and LedgerUnavailableError.
     """
     metrics = Metrics()
-    ledger = Ledger.open(settings.ledger, metrics.observe_commit)
+    key = settings.draw_key()
+    ledger = Ledger.open(settings.ledger, metrics.observe_commit, key=key)
     try:
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
         memories = _open_memories(settings, ledger, metrics)
-        recall = Recall(ledger, memories, catalog, metrics)
+        recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
         learner = Learner(ledger, recall, catalog, metrics, clock)
         service = Service(
             settings,
@@ -67,7 +68,7 @@ async def open_service(
             memories,
             catalog,
             recall,
-            Decider(ledger, recall, metrics, clock, settings.draw_key()),
+            Decider(ledger, recall, metrics, clock, key),
             learner,
             Jobs(
                 ledger,
@@ -94,6 +95,7 @@ async def open_service(
                 jobs.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await jobs
+            await recall.close()
             await memories.close()
     finally:
         await ledger.close()

@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     """Redis forgets the memory of an account idle for so long; the ledger rebuilds it."""
     in_process_memories: int = Field(100_000, gt=0)
     """How many memories the embedded profile holds; the ledger rebuilds the others."""
+    snapshot_every: int = Field(500, gt=0)
+    """Interactions of an account between two memories kept in the ledger: what a replay folds at
+    most."""
+    retention_days: float | None = Field(None, gt=0)
+    """Events older than this are deleted where a kept memory holds what they came to; default:
+    never."""
     job_interval_seconds: float = Field(1.0, gt=0)
     """How often the scheduler looks for what is due."""
     drain_seconds: float = Field(0.0, ge=0, le=3_600)

@@ -14,6 +14,7 @@ from contract.draw import draw, sample
 from contract.encode import encode_reward, horizon_left
 from contract.spec import load_workflow
 from service.catalog import load_policy, open_catalog
+from service.clock import now_us
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import decode
@@ -142,7 +143,7 @@ async def replay(data_dir: Path, policies: Path) -> Memories:
     """Every account's memory, folded from the ledger alone."""
     ledger = Ledger.open(f"sqlite:///{data_dir / 'ledger.sqlite'}")
     catalog = open_catalog(ROOT / "workflows", policies, ledger, 0)
-    recall = Recall(ledger, InProcessMemoryStore(10), catalog, Metrics())
+    recall = Recall(ledger, InProcessMemoryStore(10), catalog, Metrics(), now_us, 500)
     memories: Memories = {}
     for account in ACCOUNTS:
         key = AccountKey("default", "brand-choice", account)

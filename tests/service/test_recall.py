@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
 
+from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import CorruptMemoryError, decode, encode
 from service.memory.store import MemoryStore, PolicyIdentity, StoredMemory
@@ -248,10 +250,10 @@ async def test_one_account_that_cannot_be_read_costs_the_others_nothing(
 
         original = type(client.service.ledger).past
 
-        async def unreadable(self: object, key: AccountKey, after: Head | None) -> object:
+        async def unreadable(self: Ledger, key: AccountKey, *rest: Any) -> object:
             if key.account_id == "a":
                 raise KeyError("nobody knows")
-            return await original(self, key, after)  # type: ignore[arg-type]
+            return await original(self, key, *rest)
 
         monkeypatch.setattr(type(client.service.ledger), "past", unreadable)
         await direct.flushall()
