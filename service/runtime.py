@@ -78,7 +78,7 @@ async def open_service(
                 catalog,
                 metrics,
                 clock,
-                settings.job_interval_seconds,
+                settings,
             ),
             metrics,
         )

@@ -11,6 +11,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from service.ledger.records import (
     Past,
     Snapshot,
 )
+from service.ledger.retention import cut, drop_unfolded, find_cuts
 from service.ledger.rows import find_account, find_decision, find_feedback, to_decision
 from service.ledger.settle import (
     ActivateWrite,
@@ -169,6 +171,20 @@ class Ledger:
         LedgerUnavailableError."""
         kept: bool = await self._commits.submit(SnapshotWrite(snapshot))
         return kept
+
+    async def clear(self, workflow: str, digests: Sequence[str], before_us: int) -> int:
+        """Deletes the workflow's events of before `before_us` that kept memories of all these
+        policies have folded, an account a transaction; how many decisions. Raises
+        LedgerUnavailableError."""
+        cleared = 0
+        found = await self.read(lambda connection: find_cuts(connection, workflow, digests))
+        for key, position in found:
+            cleared += await self._commits.alone(partial(
+                cut, key=key, position=position, before_us=before_us
+            ))  # fmt: skip
+        return cleared + await self._commits.alone(
+            partial(drop_unfolded, workflow=workflow, before_us=before_us)
+        )
 
     async def record_default(self, write: DefaultWrite) -> Recorded | None:
         """The default as folded, durable; None when it is not due. Raises

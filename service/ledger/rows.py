@@ -268,7 +268,18 @@ def _keep(connection: Connection, snapshot: Snapshot) -> None:
     )
     newest = select(columns.position).where(*of_policy).order_by(columns.position.desc())
     kept = connection.scalars(newest.limit(SNAPSHOTS_KEPT)).all()
-    connection.execute(delete(snapshots).where(*of_policy, columns.position < kept[-1]))
+    base = select(accounts.c.kept_above).where(
+        accounts.c.tenant == snapshot.key.tenant,
+        accounts.c.workflow == snapshot.key.workflow,
+        accounts.c.account_id == snapshot.key.account_id,
+    )
+    connection.execute(
+        delete(snapshots).where(
+            *of_policy,
+            columns.position < kept[-1],
+            columns.position != base.scalar_subquery(),  # all that is left of what is deleted
+        )
+    )
 
 
 def _by_tenant(keys: Iterable[DecisionKey]) -> dict[str, list[str]]:

@@ -51,8 +51,9 @@ class InProcessMemoryStore:
         while len(self._memories) > self._capacity:
             self._memories.popitem(last=False)
 
-    async def ping(self) -> None:
+    async def ping(self) -> str:
         """See MemoryStore."""
+        return "this process"
 
     async def close(self) -> None:
         """See MemoryStore."""

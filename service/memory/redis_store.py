@@ -91,9 +91,10 @@ class RedisMemoryStore:
             self._redis.set(self._name(key, policy), encode(new, policy), ex=self._idle)
         )
 
-    async def ping(self) -> None:
+    async def ping(self) -> str:
         """See MemoryStore."""
-        await self._ask(self._redis.ping())
+        server = await self._ask(self._redis.info("server"))
+        return str(server["run_id"])
 
     async def close(self) -> None:
         """See MemoryStore."""

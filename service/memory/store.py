@@ -45,8 +45,8 @@ class MemoryStore(Protocol):
     async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
         """Stores `new` over whatever is there."""
 
-    async def ping(self) -> None:
-        """Returns when the store answers."""
+    async def ping(self) -> str:
+        """Which store answers: another one than before may have come back old, or empty."""
 
     async def close(self) -> None:
         """Lets go of the store."""
