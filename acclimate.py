@@ -14,6 +14,7 @@ main = typer.Typer(
     epilog="Start with `acclimate demo`, then `acclimate serve`.",
 )
 main.command("demo")(benchmarks.cli.demo)
+main.add_typer(benchmarks.cli.bench, name="bench")
 main.command("serve")(service.cli.serve_command)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 main.add_typer(training.cli.train_app, name="train")
