@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from service.catalog import Catalog
 from service.clock import Clock
@@ -51,6 +51,7 @@ class Jobs:
         self._clock = clock
         self._interval = interval_seconds
         self._reconciled_to_us = clock() - AT_START_US
+        self._incarnation = ""
         self._rounds = 0
 
     async def run(self) -> None:
@@ -91,34 +92,49 @@ class Jobs:
     async def reconcile(self) -> int:
         """Brings every stored memory that is not at its account's head there; how many.
 
-        Walks the accounts that changed since it last got to the end. Memories that are not stored
-        are left alone: they are rebuilt when first asked for.
+        Walks the accounts that changed since it last got to the end, and all of them when the
+        store may have come back with an old copy. Memories that are not stored are left alone:
+        they are rebuilt when first asked for.
         """
-        healed = 0
+        incarnation = await self._memories.incarnation()
+        if self._incarnation not in ("", incarnation):
+            self._reconciled_to_us = 0
+        self._incarnation = incarnation
+        started_at_us, reached_us, healed = self._clock(), self._reconciled_to_us, 0
         while True:
-            changed = await self._ledger.heads_changed(self._reconciled_to_us, PAGE)
-            for key, head, _ in changed:
+            changed = await self._ledger.heads_changed(reached_us, PAGE)
+            healed += await self._heal([(key, head) for key, head, _ in changed])
+            if len(changed) < PAGE:
+                self._reconciled_to_us = started_at_us - OVERLAP_US
+                return healed
+            # A page of accounts that all changed in one microsecond must not be walked for ever.
+            reached_us = max(changed[-1][2], reached_us + 1)
+
+    async def _heal(self, changed: Sequence[tuple[AccountKey, Head]]) -> int:
+        """Raises MemoryUnavailableError when a memory is not to be had, the others being healed."""
+        served = [
+            (self._catalog.workflows[key.workflow], key, head)
+            for key, head in changed
+            if key.workflow in self._catalog.workflows
+        ]
+        found = await self._memories.get_many(
+            [(key, workflow.policy.identity) for workflow, key, _ in served], keep_alive=False
+        )
+        healed, unavailable = 0, None
+        for (workflow, key, head), stored in zip(served, found, strict=True):
+            if isinstance(stored, MemoryUnavailableError):
+                unavailable = stored
+            elif stored is not None and stored.head < head:
                 try:
-                    healed += await self._heal(key, head)
+                    await self._recall.at_head(workflow, key, head)
+                    healed += 1
                 except (LedgerUnavailableError, MemoryUnavailableError):
                     raise
                 except Exception as error:  # one account's trouble is not the others'
                     log.error("an account is not reconciled: %s", type(error).__name__)
-            if len(changed) < PAGE:
-                self._reconciled_to_us = self._clock() - OVERLAP_US
-                return healed
-            # A page of accounts that all changed in one microsecond must not be walked for ever.
-            self._reconciled_to_us = max(changed[-1][2], self._reconciled_to_us + 1)
-
-    async def _heal(self, key: AccountKey, head: Head) -> bool:
-        workflow = self._catalog.workflows.get(key.workflow)
-        if workflow is None:
-            return False
-        stored = await self._memories.get(key, workflow.policy.identity, keep_alive=False)
-        if stored is None or stored.head >= head:
-            return False
-        await self._recall.at_head(workflow, key, head)
-        return True
+        if unavailable is not None:
+            raise unavailable
+        return healed
 
     async def count_accounts(self) -> None:
         """Exports how many accounts there are by phase."""

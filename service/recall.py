@@ -43,12 +43,17 @@ class Recall:
 
     async def stored(
         self, asked: Sequence[tuple[Workflow, AccountKey]]
-    ) -> list[StoredMemory | None]:
-        """The memories as stored, None where there is none. One may be behind its head: the commit
-        of whatever is made from it finds out. Raises MemoryUnavailableError."""
-        return await self._memories.get_many(
+    ) -> Sequence[StoredMemory | MemoryUnavailableError | None]:
+        """The memories as stored, None where there is none, an error where that is not to be had.
+        One may be behind its head: the commit of whatever is made from it finds out."""
+        found = await self._memories.get_many(
             [(key, workflow.policy.identity) for workflow, key in asked]
         )
+        errors = [one for one in found if isinstance(one, MemoryUnavailableError)]
+        if errors:
+            self._metrics.memory_unavailable.inc()
+            log.warning("%d memories are not to be had: %s", len(errors), errors[0])
+        return found
 
     async def at_head(
         self, workflow: Workflow, key: AccountKey, head: Head, newest: Interaction | None = None
