@@ -229,7 +229,9 @@ def load_policy(directory: Path) -> Policy:
     parity = verify_parity(onnx, directory)
     manifest = onnx.manifest
     digest = hashlib.sha256(
-        "|".join((manifest.sha256["learn.onnx"], ort.__version__, parity.fingerprint)).encode()
+        "|".join(
+            (manifest.policy, manifest.sha256["learn.onnx"], ort.__version__, parity.fingerprint)
+        ).encode()
     ).digest()
     return Policy(
         onnx,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from service.catalog import Catalog
 from service.clock import Clock
@@ -21,8 +21,10 @@ PAGE = 500
 OVERLAP_US = 10_000_000
 """How far reconciling looks back behind where it got to: commits do not land in clock order."""
 SWEEP_US = 900_000_000
-"""How far a sweep looks back, at start and after the store was away, for what was left behind.
-Older memories that are behind heal when they are next asked for: the commit finds them out."""
+"""How far the sweep at start looks back, for what a crash left behind. Older memories that are
+behind heal when they are next asked for: the commit finds them out."""
+PAGES_A_ROUND = 40
+"""Pages that a sweep reads before the other jobs have their turn."""
 ROUNDS_A_COUNT = 10
 """Accounts are counted by phase once in so many rounds: it reads them all."""
 ROUNDS_A_CLEARANCE = 600
@@ -56,8 +58,7 @@ class Jobs:
         self._swept_to_us: int | None = clock() - SWEEP_US
         """Where a sweep has got to; None when there is nothing to sweep."""
         self._reconciled_to_us = clock() - OVERLAP_US
-        self._store: str | None = None
-        """Which store answered last; None: none did."""
+        self._incarnation = ""
         self._rounds = 0
 
     async def run(self) -> None:
@@ -100,21 +101,19 @@ class Jobs:
     async def reconcile(self) -> int:
         """Brings stored memories that are not at their account's head there; how many.
 
-        Whatever changed lately is swept at start and whenever the store has been away or is another
-        one than before: it may have come back old. In between, a page a round of what changed is
-        looked at, for what another replica committed and did not live to fold. Memories that are
-        not stored are left alone: they are rebuilt when first asked for.
+        Swept is what changed lately at start, and everything once the store may have gone back in
+        time. Otherwise a page a round of what changed last is looked at, for what another replica
+        committed and did not live to fold. Memories that are not stored are left alone: they are
+        rebuilt when first asked for.
         """
-        try:
-            store = await self._memories.ping()
-        except MemoryUnavailableError:
-            self._store = None
-            raise
-        if store != self._store:
-            self._swept_to_us = self._clock() - SWEEP_US
-        self._store = store
+        incarnation = await self._memories.incarnation()
+        if self._incarnation not in ("", incarnation):
+            self._swept_to_us = 0
+        self._incarnation = incarnation
         healed = 0
-        while self._swept_to_us is not None:
+        for _ in range(PAGES_A_ROUND):
+            if self._swept_to_us is None:
+                break
             changed = await self._ledger.heads_changed(self._swept_to_us, PAGE)
             healed += await self._heal(changed)
             if len(changed) < PAGE:
@@ -127,25 +126,31 @@ class Jobs:
         self._reconciled_to_us = self._clock() - OVERLAP_US
         return healed
 
-    async def _heal(self, changed: list[tuple[AccountKey, Head, int]]) -> int:
-        """Brings those of the accounts' stored memories that are behind to the head; how many."""
+    async def _heal(self, changed: Sequence[tuple[AccountKey, Head, int]]) -> int:
+        """Brings those of the accounts' stored memories that are behind to the head; how many.
+        Raises MemoryUnavailableError when one is not to be had, the others being healed."""
         asked = [
             (served, key, head)
             for key, head, _ in changed
             for served in self._catalog.serving(key.workflow)
         ]
-        stored = await self._recall.stored([(served, key) for served, key, _ in asked])
-        healed = 0
-        for (served, key, head), memory in zip(asked, stored, strict=True):
-            if memory is None or memory.head >= head:
-                continue
-            try:
-                await self._recall.at_head(served, key, head)
-                healed += 1
-            except (LedgerUnavailableError, MemoryUnavailableError):
-                raise
-            except Exception as error:  # one account's trouble is not the others'
-                log.error("an account is not reconciled: %s", type(error).__name__)
+        found = await self._memories.get_many(
+            [(key, served.policy.identity) for served, key, _ in asked], keep_alive=False
+        )
+        healed, unavailable = 0, None
+        for (served, key, head), stored in zip(asked, found, strict=True):
+            if isinstance(stored, MemoryUnavailableError):
+                unavailable = stored
+            elif stored is not None and stored.head < head:
+                try:
+                    await self._recall.at_head(served, key, head)
+                    healed += 1
+                except (LedgerUnavailableError, MemoryUnavailableError):
+                    raise
+                except Exception as error:  # one account's trouble is not the others'
+                    log.error("an account is not reconciled: %s", type(error).__name__)
+        if unavailable is not None:
+            raise unavailable
         return healed
 
     async def count_accounts(self) -> None:

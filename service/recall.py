@@ -77,12 +77,17 @@ class Recall:
 
     async def stored(
         self, asked: Sequence[tuple[Workflow, AccountKey]]
-    ) -> list[StoredMemory | None]:
-        """The memories as stored, None where there is none. One may be behind its head: the commit
-        of whatever is made from it finds out. Raises MemoryUnavailableError."""
-        return await self._memories.get_many(
+    ) -> Sequence[StoredMemory | MemoryUnavailableError | None]:
+        """The memories as stored, None where there is none, an error where that is not to be had.
+        One may be behind its head: the commit of whatever is made from it finds out."""
+        found = await self._memories.get_many(
             [(key, workflow.policy.identity) for workflow, key in asked]
         )
+        errors = [one for one in found if isinstance(one, MemoryUnavailableError)]
+        if errors:
+            self._metrics.memory_unavailable.inc()
+            log.warning("%d memories are not to be had: %s", len(errors), errors[0])
+        return found
 
     async def at_head(
         self, workflow: Workflow, key: AccountKey, head: Head, newest: Interaction | None = None
@@ -155,7 +160,7 @@ class Recall:
                 # Nothing at hand, or not a prefix of this past: of another generation, or ahead of
                 # a ledger that was restored.
                 try:
-                    memory, folded, complete = self._start(workflow, past), 0, True
+                    memory, folded, complete = self._start(workflow, key, past), 0, True
                 except CorruptMemoryError as error:
                     self._metrics.memory_corrupt.labels(f"snapshot {error}").inc()
                     memory, digest = None, None
@@ -173,11 +178,11 @@ class Recall:
             log.warning("a past is replayed from where retention has left it")
         return Fold(memory, folded, complete)
 
-    def _start(self, workflow: Workflow, past: Past) -> StoredMemory:
+    def _start(self, workflow: Workflow, key: AccountKey, past: Past) -> StoredMemory:
         """The memory that `past` begins at. Raises CorruptMemoryError."""
         if past.snapshot is None:
             return StoredMemory(workflow.blank(), past.start)
-        kept = decode(past.snapshot, workflow.policy.identity)
+        kept = decode(past.snapshot, workflow.policy.identity, _name(key))
         return StoredMemory(kept.memory, past.start)
 
     def keep(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
@@ -188,7 +193,7 @@ class Recall:
             identity.policy,
             identity.digest.hex(),
             stored.head,
-            encode(stored, identity),
+            encode(stored, identity, _name(key)),
             self._clock(),
         )
         task = asyncio.create_task(self._keep(snapshot))
@@ -250,6 +255,11 @@ class Recall:
             spec = self._catalog.spec(workflow.name, interaction.spec_version)
             memory = workflow.fold(memory, interaction, spec)
         return memory
+
+
+def _name(key: AccountKey) -> str:
+    """Whose a kept memory is: another account's is refused by its checksum."""
+    return "|".join(key)
 
 
 def _before(head: Head) -> Head:

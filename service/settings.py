@@ -19,7 +19,10 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 SHORTEST_KEY = 16
 """Bytes of an installation key: whoever could guess it could steer the draws."""
-REDIS_URL = "redis://, rediss:// or unix:// and what redis-py takes after it"
+REDIS_URL = (
+    "redis://, rediss:// or unix:// and what redis-py takes after it, or "
+    "redis+cluster:// or rediss+cluster:// and nodes of a cluster, <host>:<port>,<host>:<port>"
+)
 LEDGER_URL = "sqlite:///<file> or postgresql+psycopg://<user>:<password>@<host>:<port>/<database>"
 
 
@@ -45,13 +48,16 @@ class Settings(BaseSettings):
     ledger_url: str | None = None
     """SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`; default: SQLite in `data_dir`."""
     redis_url: str | None = None
-    """`redis://…` keeps memories in Redis; default: in this process."""
+    """`redis://…`, `rediss://…` or `unix://…` keeps memories in Redis, and
+    `redis+cluster://<host>:<port>,<host>:<port>` or `rediss+cluster://…` in a Redis Cluster, of
+    which any nodes are named; default: in this process."""
     installation_key: SecretStr | None = None
     """Secret behind the draws, shared by all replicas; default: one file in `data_dir`."""
     memory_timeout_seconds: float = Field(0.25, gt=0)
     """How long a decision waits for the memory store before the fallback answers."""
     memory_idle_seconds: int = Field(30 * 86_400, gt=0)
-    """Redis forgets the memory of an account idle for so long; the ledger rebuilds it."""
+    """Redis forgets the memory of an account that learned nothing for so long; the ledger rebuilds
+    it when it is asked for."""
     in_process_memories: int = Field(100_000, gt=0)
     """How many memories the embedded profile holds; the ledger rebuilds the others."""
     snapshot_every: int = Field(500, gt=0)
@@ -81,14 +87,12 @@ class Settings(BaseSettings):
         if url is None:
             return None
         try:
-            from redis.asyncio import ConnectionPool
-            from redis.exceptions import RedisError
+            from service.memory.redis_address import parse_address
         except ImportError as error:
             raise ValueError("needs redis: pip install 'acclimate[production]'") from error
         try:
-            # Made, not connected: this reads every part of the address.
-            ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
-        except (ValueError, TypeError, RedisError) as error:
+            parse_address(url)
+        except ValueError as error:
             raise ValueError(f"expected {REDIS_URL}") from error
         return url
 

@@ -120,19 +120,21 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
         memory_timeout_seconds=5,
     )
     assert over_rest(service.base_url) == expected
-    served: dict[str, bytes] = {}
+    served: dict[str, tuple[bytes, str]] = {}
     with redis_client(redis_url) as client:
         for account in ACCOUNTS:
             (name,) = client.keys(f"*{{default|brand-choice|{account}}}:memory:bandits/1:*")
             found = client.get(name)
             assert isinstance(found, bytes)
-            served[account] = found
+            assert isinstance(name, bytes)
+            served[account] = found, name.decode()
     service.terminate()
 
     identity = load_policy(home).identity
     replayed = asyncio.run(replay(service.data_dir, tmp_path / "policies"))
     for account in ACCOUNTS:
-        memory = decode(served[account], identity).memory
+        data, name = served[account]
+        memory = decode(data, identity, name).memory
         for part, wanted in zip(memory, torch_memories[account], strict=True):
             assert np.abs(part - wanted).max() < 1e-6
         for part, wanted in zip(memory, replayed[account], strict=True):

@@ -12,8 +12,11 @@ import redis.asyncio
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import CorruptMemoryError, decode, encode
+from service.memory.in_process import InProcessMemoryStore
+from service.memory.redis_store import RedisMemoryStore
 from service.memory.store import MemoryStore, PolicyIdentity, StoredMemory
 from service.settings import Settings
+from tests.redis_server import redis_client
 from tests.servers import Server
 from tests.service.conftest import CONTEXT, Client, Open
 
@@ -37,6 +40,17 @@ async def stored(client: Client) -> StoredMemory:
     found = await memories.get(KEY, identity)
     assert found is not None
     return found
+
+
+async def forget(memories: MemoryStore) -> None:
+    """Empties the store behind the service's back."""
+    if isinstance(memories, InProcessMemoryStore):
+        await memories.close()
+        return
+    assert isinstance(memories, RedisMemoryStore)
+    (url,) = await memories._redis.runs(asyncio.get_running_loop().time() + 5)
+    with redis_client(url) as direct:
+        direct.flushall()
 
 
 async def test_a_swap_moves_a_memory_only_from_where_it_is_expected(either: Client) -> None:
@@ -77,9 +91,7 @@ async def test_a_memory_that_is_gone_old_or_ahead_is_brought_to_the_head_bit_for
         await either.interact("a", reward=(-1, 3, 1)[n % 3])
     whole = await stored(either)
     if kept is None:
-        memories._memories.clear() if hasattr(memories, "_memories") else (
-            await memories._redis.flushall()  # type: ignore[attr-defined]
-        )
+        await forget(memories)
     else:
         old = copies.get(kept) or StoredMemory(
             either.service.catalog.workflows["help"].blank(), Head(0, kept)
@@ -266,11 +278,7 @@ async def test_one_account_that_cannot_be_read_costs_the_others_nothing(
 async def test_many_decisions_of_one_flushed_account_share_one_replay(either: Client) -> None:
     for _ in range(5):
         await either.interact("a")
-    memories, _ = store(either)
-    if hasattr(memories, "_memories"):
-        memories._memories.clear()
-    else:
-        await memories._redis.flushall()  # type: ignore[attr-defined]
+    await forget(store(either)[0])
     before = await either.metric("acclimate_memory_rebuilds_total")
     answers = await asyncio.gather(*(either.decide("a") for _ in range(30)))
     assert {answer.json()["memory_position"] for answer in answers} == {5}
