@@ -64,9 +64,10 @@ class Recall:
             stored = await self._memories.get(key, identity)
             if stored is not None and stored.head == head:
                 return stored
-            if stored is not None and newest is not None and stored.head == _before(head):
-                folded = await self._fold(workflow, stored, head, [newest])
-                if await self._swap(workflow, key, stored.head, folded):
+            known = stored or workflow.unknown
+            if newest is not None and known.head == _before(head):
+                folded = await self._fold(workflow, known, head, [newest])
+                if await self._swap(workflow, key, stored.head if stored else None, folded):
                     return folded
                 stored = await self._memories.get(key, identity)
             return await self._replay(workflow, key, stored)
@@ -91,7 +92,7 @@ class Recall:
         return folded
 
     async def _swap(
-        self, workflow: Workflow, key: AccountKey, expected: Head, new: StoredMemory
+        self, workflow: Workflow, key: AccountKey, expected: Head | None, new: StoredMemory
     ) -> bool:
         """Compare-and-set. A store that cannot be written counts as done: the next decision finds
         the memory behind."""

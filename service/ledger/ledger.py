@@ -119,6 +119,20 @@ class Ledger:
         outcome: Committed | Behind = await self._commits.submit(write)
         return outcome
 
+    # A stand-in, to be replaced.
+    async def record_decisions(
+        self, writes: Sequence[DecisionWrite]
+    ) -> list[Committed | Behind | Exception]:
+        """`record_decision` for several."""
+        answers = (self._commits._writes.ask(one) for one in writes)
+        return list(await asyncio.gather(*answers, return_exceptions=True))
+
+    # A stand-in, to be replaced.
+    async def record_feedbacks(self, writes: Sequence[FeedbackWrite]) -> list[Recorded | Exception]:
+        """`record_feedback` for several."""
+        answers = (self._commits._writes.ask(one) for one in writes)
+        return list(await asyncio.gather(*answers, return_exceptions=True))
+
     async def record_feedback(self, write: FeedbackWrite) -> Recorded:
         """The feedback, durable. Raises what the write's settling raises, and
         LedgerUnavailableError."""
