@@ -6,13 +6,19 @@ The ledger keeps the raw values: nothing here is stored.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from contract.spec import BooleanFeature, CategoryFeature, NumberFeature, WorkflowSpec
+from contract.spec import (
+    BooleanFeature,
+    CategoryFeature,
+    ContextFeature,
+    NumberFeature,
+    WorkflowSpec,
+)
 
 Float32 = NDArray[np.float32]
 
@@ -44,32 +50,39 @@ def check_context(
     clipped: list[str] = []
     for name, feature in spec.context.items():
         value = context.get(name)
-        match feature:
-            case NumberFeature(min=low, max=high):
-                expected = f"a number in [{low:g}, {high:g}]"
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise ContextError(name, f"{expected}, got {_shown(value)}")
-                try:
-                    number = float(value)
-                except OverflowError:
-                    number = math.inf
-                if not math.isfinite(number):
-                    raise ContextError(name, f"{expected}, got a number that is not finite")
-                if not low <= number <= high:
-                    if feature.out_of_range == "refuse":
-                        raise ContextError(name, f"{expected}, got {_shown(value)}")
-                    number = min(max(number, low), high)
-                    clipped.append(name)
-                checked[name] = number
-            case CategoryFeature(values=values):
-                if value not in values:
-                    raise ContextError(name, f"one of {values}, got {_shown(value)}")
-                checked[name] = value
-            case BooleanFeature():
-                if not isinstance(value, bool):
-                    raise ContextError(name, f"true or false, got {_shown(value)}")
-                checked[name] = value
+        if isinstance(feature, NumberFeature):
+            number = _number(name, feature, value)
+            if not feature.min <= number <= feature.max:
+                number = min(max(number, feature.min), feature.max)
+                clipped.append(name)
+            checked[name] = number
+        elif isinstance(feature, CategoryFeature):
+            if value not in feature.values:
+                raise ContextError(name, f"one of {feature.values}, got {_shown(value)}")
+            checked[name] = value
+        else:
+            if not isinstance(value, bool):
+                raise ContextError(name, f"true or false, got {_shown(value)}")
+            checked[name] = value
     return checked, tuple(clipped)
+
+
+def _number(name: str, feature: NumberFeature, value: Any) -> float:
+    """The finite number that a value is, in range where the workflow refuses to leave it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        off = _shown(value)
+    else:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            off = "a number that is not finite"
+        elif feature.min <= number <= feature.max or feature.out_of_range == "clip":
+            return number
+        else:
+            off = _shown(value)
+    raise ContextError(name, f"a number in [{feature.min:g}, {feature.max:g}], got {off}")
 
 
 def _shown(value: Any) -> str:
@@ -103,10 +116,27 @@ def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) ->
     The order in which a file declares features is not part of a spec's identity, so it counts for
     nothing here.
     """
+    encoded: Float32 = encode_contexts(spec, [context], size)[0]
+    return encoded
+
+
+def encode_contexts(
+    spec: WorkflowSpec, contexts: Sequence[Mapping[str, Any]], size: int
+) -> Float32:
+    """`encode_context` of several: `[B, size]`."""
+    encoded = np.zeros((len(contexts), size), np.float32)
+    features = [(n, f) for n, f in sorted(spec.context.items()) if f.feeds == "policy"]
+    if features:
+        slots = [_slots(features, context) for context in contexts]
+        encoded[:, : len(slots[0])] = slots
+    return encoded
+
+
+def _slots(
+    features: Sequence[tuple[str, ContextFeature]], context: Mapping[str, Any]
+) -> list[float]:
     slots: list[float] = []
-    for name, feature in sorted(spec.context.items()):
-        if feature.feeds != "policy":
-            continue
+    for name, feature in features:
         value = context[name]
         match feature:
             case NumberFeature(min=low, max=high):
@@ -115,9 +145,7 @@ def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) ->
                 slots.extend(float(value == one) for one in values)
             case BooleanFeature():
                 slots.append(1.0 if value else -1.0)
-    encoded = np.zeros(size, np.float32)
-    encoded[: len(slots)] = slots
-    return encoded
+    return slots
 
 
 def encode_reward(reward: ArrayLike, low: float, high: float) -> Float32:

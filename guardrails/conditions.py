@@ -5,12 +5,14 @@ An expression that names an undeclared field, or is not a boolean, never compile
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cel_expr_python import cel
 
 from contract.spec import BooleanFeature, CategoryFeature, SpecError, WorkflowSpec
+
+Variables = Mapping[str, Any]
 
 CONTEXT_TYPES = {BooleanFeature: cel.Type.BOOL, CategoryFeature: cel.Type.STRING}
 
@@ -20,10 +22,7 @@ class Condition:
 
     def __init__(self, spec: WorkflowSpec, field: str, expression: str, *, of_action: bool) -> None:
         """Raises SpecError naming `field` when the expression is not a condition on the spec."""
-        variables: dict[str, Any] = {
-            f"context.{name}": CONTEXT_TYPES.get(type(feature), cel.Type.DYN)
-            for name, feature in spec.context.items()
-        }
+        variables = _context_types(spec)
         if of_action:
             variables["action.id"] = cel.Type.STRING
             variables |= {f"action.{name}": cel.Type.DYN for name in spec.actions[0].features}
@@ -40,10 +39,51 @@ class Condition:
                 f"{self._program.return_type().name()}: {expression!r}"
             )
 
-    def holds(self, variables: Mapping[str, Any]) -> bool | None:
+    def holds(self, variables: Variables) -> bool | None:
         """Whether the condition is true of these variables; None when evaluation fails."""
         value = self._program.eval(data=variables).value()
         return value if isinstance(value, bool) else None
+
+
+class ConditionTable:
+    """Several conditions on the same context and every action, for the price of one or two."""
+
+    def __init__(
+        self, spec: WorkflowSpec, conditions: Sequence[Condition], expressions: Sequence[str]
+    ) -> None:
+        """`expressions` are those of the compiled `conditions`, each of an action."""
+        self._conditions = conditions
+        self._variables = [
+            {"action.id": action.id}
+            | {f"action.{name}": value for name, value in action.features.items()}
+            for action in spec.actions
+        ]
+        self._actions = [{"id": action.id} | action.features for action in spec.actions]
+        # `action` is then the macro's variable, a map, and its fields are what they are above.
+        verdicts = ", ".join(f"{expression}\n" for expression in expressions)
+        env = cel.NewEnv(variables=_context_types(spec) | {"actions": cel.Type.DYN})
+        try:
+            self._program = env.compile(f"actions.map(action, [{verdicts}])")
+        except RuntimeError:  # more than CEL takes at once
+            self._program = None
+
+    def holds(self, variables: Variables) -> list[list[bool | None]]:
+        """Whether each condition is true of each action, `[K][conditions]`; None as above."""
+        if self._program is not None:
+            value = self._program.eval(data={**variables, "actions": self._actions}).plain_value()
+            if isinstance(value, list):  # not when one of all cannot be evaluated
+                return value
+        return [
+            [condition.holds({**variables, **action}) for condition in self._conditions]
+            for action in self._variables
+        ]
+
+
+def _context_types(spec: WorkflowSpec) -> dict[str, Any]:
+    return {
+        f"context.{name}": CONTEXT_TYPES.get(type(feature), cel.Type.DYN)
+        for name, feature in spec.context.items()
+    }
 
 
 def context_variables(context: Mapping[str, Any]) -> dict[str, Any]:

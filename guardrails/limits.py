@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.spec import WorkflowSpec
-from guardrails.conditions import Condition, context_variables
+from guardrails.conditions import Condition, ConditionTable, context_variables
 
 
-@dataclass(frozen=True)
-class Allowed:
+class Allowed(NamedTuple):
     """What the limits leave of the actions that were asked for."""
 
     mask: NDArray[np.bool_]
@@ -31,18 +30,16 @@ class Limits:
     def __init__(self, spec: WorkflowSpec) -> None:
         self._ids = spec.action_ids
         self._safe = spec.guardrails.safe_action
-        self._conditions = [
-            (
-                limit.name,
-                Condition(spec, f"guardrails.limits.{i}.forbid", limit.forbid, of_action=True),
-            )
-            for i, limit in enumerate(spec.guardrails.limits)
+        limits = spec.guardrails.limits
+        self._names = [limit.name for limit in limits]
+        conditions = [
+            Condition(spec, f"guardrails.limits.{i}.forbid", limit.forbid, of_action=True)
+            for i, limit in enumerate(limits)
         ]
-        self._actions = [
-            {"action.id": action.id}
-            | {f"action.{name}": value for name, value in action.features.items()}
-            for action in spec.actions
-        ]
+        self._none = [False] * len(limits)
+        self._all = np.ones(len(spec.actions), np.bool_)
+        self._all.setflags(write=False)
+        self._forbidden = ConditionTable(spec, conditions, [limit.forbid for limit in limits])
 
     def allow(self, context: Mapping[str, Any], asked_for: Collection[str] | None) -> Allowed:
         """The mask for a checked context and the actions asked for (None: all of them).
@@ -52,21 +49,28 @@ class Limits:
         same, for that is what it is declared for. A limit that cannot be evaluated forbids: a hard
         limit fails closed.
         """
-        asked = np.array([asked_for is None or one in asked_for for one in self._ids])
-        if not self._conditions:
-            return Allowed(asked, ())
-        lawful = np.ones_like(asked)
-        applied = []
-        variables = context_variables(context)
-        for name, condition in self._conditions:
-            for k, action in enumerate(self._actions):
-                if condition.holds(variables | action) is not False:
-                    lawful[k] = False
-                    if asked[k] and name not in applied:
-                        applied.append(name)
-        mask = asked & lawful
+        if not self._names:
+            return Allowed(self._asked(asked_for), ())
+        verdicts = self._forbidden.holds(context_variables(context))
+        lawful = [limits == self._none for limits in verdicts]
+        if all(lawful):
+            return Allowed(self._asked(asked_for), ())
+        asked = [asked_for is None or one in asked_for for one in self._ids]
+        of_asked = list(itertools.compress(verdicts, asked))
+        applied = tuple(
+            name
+            for i, name in enumerate(self._names)
+            if any(verdict[i] is not False for verdict in of_asked)
+        )
+        mask = np.logical_and(asked, lawful)
         if mask.any():
-            return Allowed(mask, tuple(applied))
+            return Allowed(mask, applied)
         safe = np.array([one == self._safe for one in self._ids])
-        instead = int(np.argmax(safe if (safe & lawful).any() or not lawful.any() else lawful))
-        return Allowed(np.arange(asked.size) == instead, tuple(applied), exhausted=True)
+        is_safe_lawful = bool((safe & lawful).any())
+        instead = int(np.argmax(safe if is_safe_lawful or not any(lawful) else lawful))
+        return Allowed(np.arange(len(asked)) == instead, applied, exhausted=True)
+
+    def _asked(self, asked_for: Collection[str] | None) -> NDArray[np.bool_]:
+        if asked_for is None:
+            return self._all
+        return np.array([one in asked_for for one in self._ids])

@@ -1,4 +1,4 @@
-"""Dynamic batching: one call for all items that are waiting when the last call is done.
+"""Dynamic batching: one call for all items that are waiting when a call may be made.
 
 An item never waits for company: the first one is served as soon as the event loop has handed over
 what had already arrived, and what arrives meanwhile is served next.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -24,17 +24,22 @@ class Batcher(Generic[T, R]):
 
     def __init__(
         self,
-        serve: Callable[[list[T]], Awaitable[list[R | Exception]]],
+        serve: Callable[[list[T]], Awaitable[Sequence[R | Exception]]],
         largest: int,
         most_waiting: int = 10_000,
+        at_once: int = 1,
     ) -> None:
         """`serve` answers a list of at most `largest` items in their order, each with a result or
-        with the exception that its asker gets; what it raises, every asker of the list gets."""
+        with the exception that its asker gets; what it raises, every asker of the list gets.
+        `at_once` lists are being served at most."""
         self._serve = serve
         self._largest = largest
         self._most_waiting = most_waiting
+        self._at_once = at_once
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._running: asyncio.Task[None] | None = None
+        self._runs: set[asyncio.Task[None]] = set()
+        self._gathering = False
+        """A run is about to take what is waiting, so that nobody needs to start another."""
 
     def ask(self, item: T) -> asyncio.Future[R]:
         """The answer to `item`, when it is there. Raises BacklogFullError."""
@@ -42,31 +47,40 @@ class Batcher(Generic[T, R]):
             raise BacklogFullError(f"{self._most_waiting} are waiting already")
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        if not self._gathering and len(self._runs) < self._at_once:
+            self._gathering = True
+            run = asyncio.create_task(self._run())
+            self._runs.add(run)
+            run.add_done_callback(self._runs.discard)
         return answer
 
     async def drain(self) -> None:
         """Returns when everything that was asked is answered."""
-        while self._running is not None:
-            await self._running
+        while self._runs:
+            await asyncio.wait(self._runs)
 
     async def _run(self) -> None:
-        try:
-            while self._waiting:
+        while True:
+            try:
                 await asyncio.sleep(0)  # what has arrived with the first is on its way here
-                size = min(len(self._waiting), self._largest)
-                batch = [self._waiting.popleft() for _ in range(size)]
-                try:
-                    results = await self._serve([item for item, _ in batch])
-                except Exception as error:
-                    results = [error] * size
-                for (_, answer), result in zip(batch, results, strict=True):
-                    if answer.done():  # whoever asked has gone
-                        continue
-                    if isinstance(result, Exception):
-                        answer.set_exception(result)
-                    else:
-                        answer.set_result(result)
-        finally:
-            self._running = None
+            finally:
+                self._gathering = False
+            size = min(len(self._waiting), self._largest)
+            await self._answer([self._waiting.popleft() for _ in range(size)])
+            if self._gathering or not self._waiting:
+                return
+            self._gathering = True
+
+    async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        results: Sequence[R | Exception]
+        try:
+            results = await self._serve([item for item, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, answer), result in zip(batch, results, strict=True):
+            if answer.done():  # whoever asked has gone
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from contract.bundle import BundleError
 from contract.encode import (
     check_context,
     encode_action_features,
-    encode_context,
+    encode_contexts,
     encode_reward,
     horizon_left,
 )
@@ -29,7 +30,7 @@ from contract.spec import SpecError, WorkflowSpec, load_workflow
 from guardrails.fallback import Fallback
 from guardrails.limits import Limits
 from service.ledger.ledger import Ledger
-from service.ledger.records import Interaction
+from service.ledger.records import Head, Interaction
 from service.memory.store import PolicyIdentity, StoredMemory
 
 Array = NDArray[Any]
@@ -67,9 +68,19 @@ class Workflow:
         """The workflow's name."""
         return self.spec.workflow
 
+    @property
+    def policy_name(self) -> str:
+        """Name and version of the policy it is served by here."""
+        return self.policy.identity.policy
+
     def blank(self) -> Memory:
         """The memory of an account nothing is known of."""
         return self.policy.onnx.blank(1, len(self.spec.actions))
+
+    @cached_property
+    def unknown(self) -> StoredMemory:
+        """The memory at the first head of every account."""
+        return StoredMemory(self.blank(), Head())
 
     def with_rows(self, memory: Memory, actions: int) -> Memory:
         """The memory with a blank row for every action up to `actions` that it has none for."""
@@ -84,18 +95,17 @@ class Workflow:
     ) -> Array:
         """The policy's distributions `[B, K]` over what `masks` `[B, K]` leave."""
         actions = len(self.spec.actions)
-        memories = [self.with_rows(one.memory, actions) for one in stored]
+        rows = [one.memory.rows for one in stored]
+        if any(one.shape[1] != actions for one in rows):
+            rows = [self.with_rows(one.memory, actions).rows[:, :actions] for one in stored]
         horizon = self.spec.horizon
         probabilities, _ = self.policy.onnx.decide(
-            Memory(
-                np.concatenate([memory.shared for memory in memories]),
-                np.concatenate([memory.rows[:, :actions] for memory in memories]),
-            ),
+            Memory(np.concatenate([one.memory.shared for one in stored]), np.concatenate(rows)),
             action_mask=masks,
             horizon_left=horizon_left(
                 [one.head.position for one in stored], horizon.interactions, horizon.floor
             ),
-            context=np.stack([self._context(self.spec, context) for context in contexts]),
+            context=encode_contexts(self.spec, contexts, self.policy.onnx.manifest.context_size),
             action_features=np.stack([self._action_features(self.spec)] * len(stored)),
         )
         return probabilities
@@ -114,16 +124,17 @@ class Workflow:
             action=np.array([spec.action_ids.index(interaction.action)], np.int64),
             reward=encode_reward([interaction.reward], spec.reward.min, spec.reward.max),
             done=np.array([done], np.float32),
-            context=self._context(spec, check_context(spec, interaction.context)[0])[None],
+            context=encode_contexts(
+                spec,
+                [check_context(spec, interaction.context)[0]],
+                self.policy.onnx.manifest.context_size,
+            ),
             action_features=self._action_features(spec)[None],
         )
         resting = memory.rows[:, actions:]
         if resting.shape[1] == 0:
             return learned
         return Memory(learned.shared, np.concatenate([learned.rows, resting], axis=1))
-
-    def _context(self, spec: WorkflowSpec, context: Mapping[str, Any]) -> Array:
-        return encode_context(spec, context, self.policy.onnx.manifest.context_size)
 
     def _action_features(self, spec: WorkflowSpec) -> Array:
         """`[K, F]`, once a spec version."""

@@ -6,15 +6,15 @@ Accounts that are decided together share one call of the network and of the ledg
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,9 @@ from service.ledger.records import (
     Decision,
     Head,
     LedgerUnavailableError,
+    Mode,
 )
-from service.ledger.settle import Committed, DecisionWrite
+from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
@@ -43,6 +44,10 @@ CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
 LARGEST_BATCH = 256
 """Decisions that share one call of the network at most."""
+AT_ONCE = 2
+"""Batches of a workflow that are on their way: one is inferred while one before it commits."""
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +56,7 @@ class ActionsError(ValueError):
     """The actions asked for are not the workflow's. The message says what was expected."""
 
 
-@dataclass(frozen=True)
-class DecisionRequest:
+class DecisionRequest(NamedTuple):
     """One decision as asked for."""
 
     tenant: str
@@ -61,10 +65,10 @@ class DecisionRequest:
     decision_id: str | None = None
     episode_id: str | None = None
     actions: list[str] | None = None
+    mode: Mode = "serve"
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A request that has been found valid, with what the guardrails leave of it."""
 
     workflow: Workflow
@@ -72,20 +76,29 @@ class _Asked:
     key: AccountKey
     decision_id: str
     context: Mapping[str, Any]
+    clipped: tuple[str, ...]
     allowed: Allowed
+    started: float
+    """When it was asked, by the clock of `time.perf_counter`."""
+    catch_ups: int = 0
+    """How often it has been made from a memory that was behind."""
     memory: StoredMemory | None = None
     """The memory to decide from, when it is at hand; else the stored one."""
     unreadable: str | None = None
     """Why there is no memory to decide from: the fallback's reason."""
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A distribution `[K]` over the actions, why it is this one, and what it was made from."""
+class _Choices(NamedTuple):
+    """What is to be drawn from for B decisions of one workflow."""
 
-    probabilities: NDArray[Any]
-    reason: str
-    stored: StoredMemory | None
+    probabilities: NDArray[np.float64]
+    """`[B, K]` over the actions."""
+    reasons: list[str]
+    """Why these are the ones."""
+
+
+_Memory = StoredMemory | MemoryUnavailableError | None
+_Outcome = Committed | Behind | Exception
 
 
 class Decider:
@@ -99,44 +112,51 @@ class Decider:
         self._metrics = metrics
         self._clock = clock
         self._draw_key = draw_key
-        self._choices: Batcher[_Asked, _Choice | None] = Batcher(self._choose, LARGEST_BATCH)
+        self._batchers: defaultdict[tuple[str, str], Batcher[_Asked, Committed | Behind]]
+        self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
 
     async def decide(self, workflow: Workflow, request: DecisionRequest) -> Decision:
         """The committed decision; for a decision id seen before, the one it already has.
 
         Raises ContextError, ActionsError, BodyConflictError and LedgerUnavailableError.
         """
-        started = time.perf_counter()
         try:
-            context, clipped = check_context(workflow.spec, request.context)
-            _refuse_unknown_actions(workflow, request.actions)
+            asked = _guard(workflow, request, time.perf_counter())
         except (ContextError, ActionsError):
             # Right under the spec of its day, it has its answer, and keeps it.
             answered = await self._answered(workflow, request)
             if answered is None:
                 raise
             return answered
-        asked = _Asked(
-            workflow,
-            request,
-            AccountKey(request.tenant, workflow.name, request.account_id),
-            request.decision_id or secrets.token_hex(16),
-            context,
-            workflow.limits.allow(context, request.actions),
-        )
-        for catch_up in range(CATCH_UPS + 1):
-            choice = await self._choice(asked)
-            decision = self._sample(asked, choice)
-            current = choice.stored is not None and catch_up < CATCH_UPS
-            outcome = await self._ledger.record_decision(DecisionWrite(decision, current))
-            if isinstance(outcome, Committed):
-                break
-            self._metrics.memory_conflicts.labels(workflow.name).inc()
-            asked = await self._remembered(asked, outcome.head)
-        assert isinstance(outcome, Committed)
-        if outcome.new:
-            self._count(workflow, outcome.decision, clipped, time.perf_counter() - started)
+        outcome = await self._ask(asked)
+        if isinstance(outcome, Behind):
+            return await self._catch_up(asked, outcome)
         return outcome.decision
+
+    async def decide_many(
+        self, workflow: Workflow, requests: Sequence[DecisionRequest]
+    ) -> list[Decision | Exception]:
+        """For each request what `decide` would give, or the exception it would raise; made by one
+        call of the network and recorded in one piece."""
+        started = time.perf_counter()
+        results: dict[int, Decision | Exception] = {}
+        valid: list[tuple[int, _Asked]] = []
+        for i, request in enumerate(requests):
+            try:
+                valid.append((i, _guard(workflow, request, started)))
+            except (ContextError, ActionsError) as error:
+                answered = await _settled(self._answered(workflow, request))
+                results[i] = error if answered is None else answered
+        outcomes = await self._make([asked for _, asked in valid]) if valid else []
+        behind = []
+        for (i, asked), outcome in zip(valid, outcomes, strict=True):
+            if isinstance(outcome, Behind):
+                behind.append((i, _settled(self._catch_up(asked, outcome))))
+            else:
+                results[i] = outcome.decision if isinstance(outcome, Committed) else outcome
+        caught_up = await asyncio.gather(*(late for _, late in behind))
+        results |= {i: late for (i, _), late in zip(behind, caught_up, strict=True)}
+        return [results[i] for i in range(len(requests))]
 
     async def _answered(self, workflow: Workflow, request: DecisionRequest) -> Decision | None:
         """The decision that this very request got before. Raises BodyConflictError."""
@@ -147,148 +167,211 @@ class Decider:
             raise BodyConflictError("decision_id", request.decision_id)
         return stored
 
-    async def _choice(self, asked: _Asked) -> _Choice:
-        """The distribution to draw from; the fallback's when the memory is not to be had."""
-        if asked.unreadable is not None:
-            return _fall_back(asked, asked.unreadable, None)
+    def _ask(self, asked: _Asked) -> asyncio.Future[Committed | Behind]:
+        """What becomes of it when it is made together with what others ask for now."""
         try:
-            choice = await self._choices.ask(asked)
-            if choice is None:  # nothing is stored: replay, apart from everybody else's decision
-                remembered = await self._remembered(asked, Head())
-                if remembered.unreadable is not None:
-                    return _fall_back(asked, remembered.unreadable, None)
-                choice = await self._choices.ask(remembered)
-            assert choice is not None
+            return self._batchers[asked.workflow.name, asked.workflow.policy_name].ask(asked)
         except BacklogFullError as error:
             raise LedgerUnavailableError("too many decisions are waiting") from error
-        return choice
+
+    async def _catch_up(self, asked: _Asked, outcome: Committed | Behind) -> Decision:
+        """The decision made again from the memory at the head that it was found behind."""
+        while isinstance(outcome, Behind):
+            self._metrics.memory_conflicts.labels(asked.workflow.name).inc()
+            asked = await self._remembered(asked, outcome.head)
+            outcome = await self._ask(asked)
+        return outcome.decision
 
     async def _remembered(self, asked: _Asked, head: Head) -> _Asked:
         """The same question with the memory at `head` or above, or with why there is none."""
+        again = asked._replace(catch_ups=asked.catch_ups + 1, memory=None)
         try:
-            memory = await self._recall.at_head(asked.workflow, asked.key, head)
+            served = await self._recall.serving(asked.workflow, asked.key)
+            memory = await self._recall.at_head(served, asked.key, head)
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the fallback decides: %s", error)
-            return replace(asked, memory=None, unreadable="memory_unavailable")
+            return again._replace(unreadable="memory_unavailable")
         except LedgerUnavailableError:
             raise
         except Exception as error:  # whatever is wrong with this past, there is an answer
             log.error("a past does not replay, the fallback decides: %s", type(error).__name__)
-            return replace(asked, memory=None, unreadable="memory_unreadable")
-        return replace(asked, memory=memory)
+            return again._replace(unreadable="memory_unreadable")
+        return again._replace(workflow=served, memory=memory)
 
-    async def _choose(self, batch: list[_Asked]) -> list[_Choice | Exception | None]:
-        """A distribution for each, those of one workflow by one call of its network; None where no
-        memory is stored."""
-        memories = await self._read(batch)
-        choices: dict[int, _Choice | Exception | None] = {}
-        by_workflow: dict[str, list[tuple[int, _Asked, StoredMemory]]] = defaultdict(list)
-        for i, (asked, stored) in enumerate(zip(batch, memories, strict=True)):
-            mask = asked.allowed.mask
-            if isinstance(stored, MemoryUnavailableError):
-                choices[i] = _fall_back(asked, "memory_unavailable", None)
-            elif stored is None:
-                choices[i] = None
-            elif asked.allowed.exhausted:
-                instead = point_mass(int(np.argmax(mask)), mask.size)
-                choices[i] = _Choice(instead, "safe_action", stored)
-            else:
-                by_workflow[asked.workflow.name].append((i, asked, stored))
-        for group in by_workflow.values():
-            inferred = _infer([(asked, stored) for _, asked, stored in group])
-            choices |= {i: choice for (i, *_), choice in zip(group, inferred, strict=True)}
-        return [choices[i] for i in range(len(batch))]
+    async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
+        """What becomes of valid requests of one workflow: read → infer → sample → record."""
+        memories = await self._read(asked)
+        choices = await _infer(asked, memories)
+        decisions = self._sample(asked, memories, choices)
+        outcomes = await self._ledger.record_decisions(decisions)
+        self._count(asked, outcomes)
+        return outcomes
 
-    async def _read(
-        self, batch: list[_Asked]
-    ) -> Sequence[StoredMemory | MemoryUnavailableError | None]:
-        """The memories at hand or stored, None where nothing is stored."""
-        unread = [asked for asked in batch if asked.memory is None]
+    async def _read(self, asked: list[_Asked]) -> list[_Memory]:
+        """The memories at hand or stored; None where the fallback decides without one.
+
+        Where nothing is stored, it is most often because nothing has happened yet: the decision is
+        made from the memory at an account's first head, and if that is not its head, the commit
+        finds out, as it does with a stored memory that is behind.
+        """
+        memories: list[_Memory] = [one.memory for one in asked]
+        unread = [i for i, one in enumerate(asked) if one.memory is None and one.unreadable is None]
+        found: Sequence[_Memory]
         try:
-            found = iter(await self._recall.stored([(one.workflow, one.key) for one in unread]))
+            found = await self._recall.stored([(asked[i].workflow, asked[i].key) for i in unread])
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the fallback decides: %s", error)
-            return [asked.memory or error for asked in batch]
-        return [asked.memory if asked.memory is not None else next(found) for asked in batch]
+            found = [error] * len(unread)
+        unknown = asked[0].workflow.unknown
+        for i, memory in zip(unread, found, strict=True):
+            memories[i] = unknown if memory is None else memory
+        return memories
 
-    def _sample(self, asked: _Asked, choice: _Choice) -> Decision:
-        """The decision that the draw picks, with all that the ledger keeps of it."""
-        workflow, request = asked.workflow, asked.request
-        drawn = draw(self._draw_key, *asked.key, asked.decision_id)
-        row = int(sample(choice.probabilities, drawn))
-        now = self._clock()
-        rules = workflow.spec.feedback
+    def _sample(
+        self, asked: list[_Asked], memories: list[_Memory], choices: _Choices
+    ) -> list[DecisionWrite]:
+        """The decisions that the draws pick, with all that the ledger keeps of them."""
+        workflow, now = asked[0].workflow, self._clock()
+        spec, rules = workflow.spec, workflow.spec.feedback
         expires = now + round(rules.window_seconds * 1e6)
-        return Decision(
-            key=asked.key,
-            decision_id=asked.decision_id,
-            episode_id=request.episode_id,
-            spec_version=workflow.version,
-            policy=workflow.spec.policy,
-            context=dict(request.context),
-            asked_for=request.actions,
-            action=workflow.spec.action_ids[row],
-            probability=float(choice.probabilities[row]),
-            draw=drawn,
-            reason=choice.reason,
-            limits=list(asked.allowed.limits),
-            head=choice.stored.head if choice.stored else None,
-            request_sha256=_digest(workflow, request),
-            created_at_us=now,
-            expires_at_us=expires,
-            default_due_at_us=expires if rules.default_reward is not None else None,
+        draws = [draw(self._draw_key, *one.key, one.decision_id) for one in asked]
+        rows = sample(choices.probabilities, draws)
+        drawn = choices.probabilities[np.arange(len(asked)), rows].tolist()
+        action_ids, policy = spec.action_ids, workflow.policy_name
+        default_due = expires if rules.default_reward is not None else None
+        writes = []
+        for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
+            head = memory.head if isinstance(memory, StoredMemory) else None
+            decision = Decision(
+                key=one.key,
+                decision_id=one.decision_id,
+                episode_id=one.request.episode_id,
+                spec_version=workflow.version,
+                policy=policy,
+                context=dict(one.request.context),
+                asked_for=one.request.actions,
+                action=action_ids[rows[i]],
+                probability=drawn[i],
+                draw=draws[i],
+                reason=choices.reasons[i],
+                limits=list(one.allowed.limits),
+                head=head,
+                request_sha256=_digest(workflow, one.request),
+                created_at_us=now,
+                expires_at_us=expires,
+                default_due_at_us=default_due if one.request.mode == "serve" else None,
+                mode=one.request.mode,
+            )
+            current = head is not None and one.catch_ups < CATCH_UPS
+            writes.append(DecisionWrite(decision, current))
+        return writes
+
+    def _count(self, asked: list[_Asked], outcomes: Sequence[_Outcome]) -> None:
+        """Tells the metrics of every decision that was not there before."""
+        workflow, now = asked[0].workflow, time.perf_counter()
+        name, policy = workflow.name, workflow.policy_name
+        seconds = self._metrics.decision_seconds.labels(name)
+        reasons: Counter[str] = Counter()
+        for one, outcome in zip(asked, outcomes, strict=True):
+            if not isinstance(outcome, Committed) or not outcome.new:
+                continue
+            seconds.observe(now - one.started)
+            reasons[outcome.decision.reason] += 1
+            if outcome.waited is not None:
+                self._metrics.feedback_to_behaviour.labels(name).observe(outcome.waited)
+            for limit in one.allowed.limits:
+                self._metrics.limits.labels(name, limit).inc()
+            for feature in one.clipped:
+                self._metrics.clipped.labels(name, feature).inc()
+        if policy != workflow.spec.policy:
+            self._metrics.not_ready.labels(name, workflow.spec.policy).inc(reasons.total())
+        for reason, count in reasons.items():
+            self._metrics.decisions.labels(name, policy, reason).inc(count)
+            if reason != "policy":
+                self._metrics.fallbacks.labels(name, reason).inc(count)
+
+
+def _guard(workflow: Workflow, request: DecisionRequest, started: float) -> _Asked:
+    """The request with what the guardrails leave of it. Raises ContextError and ActionsError."""
+    context, clipped = check_context(workflow.spec, request.context)
+    if request.actions is not None:
+        _refuse_unknown_actions(workflow, request.actions)
+    return _Asked(
+        workflow,
+        request,
+        AccountKey(request.tenant, workflow.name, request.account_id),
+        request.decision_id or secrets.token_hex(16),
+        context,
+        clipped,
+        workflow.limits.allow(context, request.actions),
+        started,
+    )
+
+
+async def _infer(asked: list[_Asked], memories: list[_Memory]) -> _Choices:
+    """The policy's distributions, by one call of its network; the fallback's where there is no
+    memory, and one action where the limits left nothing."""
+    masks = np.array([one.allowed.mask for one in asked])
+    probabilities = np.zeros(masks.shape)
+    reasons = ["policy"] * len(asked)
+    inferred: list[tuple[int, StoredMemory]] = []
+    for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
+        if not isinstance(memory, StoredMemory):
+            reasons[i] = one.unreadable or "memory_unavailable"
+        elif one.allowed.exhausted:
+            reasons[i] = "safe_action"
+            probabilities[i, np.argmax(masks[i])] = 1.0
+        else:
+            inferred.append((i, memory))
+    for start in range(0, len(inferred), LARGEST_BATCH):
+        if start:
+            await asyncio.sleep(0)  # others' turn
+        part = inferred[start : start + LARGEST_BATCH]
+        rows = [i for i, _ in part]
+        contexts = [asked[i].context for i in rows]
+        probabilities[rows], unsound = _of_policy(
+            asked[0].workflow, [memory for _, memory in part], contexts, masks[rows]
         )
-
-    def _count(
-        self, workflow: Workflow, decision: Decision, clipped: tuple[str, ...], seconds: float
-    ) -> None:
-        name = workflow.name
-        self._metrics.decisions.labels(name, decision.policy, decision.reason).inc()
-        self._metrics.decision_seconds.labels(name).observe(seconds)
-        if decision.reason != "policy":
-            self._metrics.fallbacks.labels(name, decision.reason).inc()
-        for limit in decision.limits:
-            self._metrics.limits.labels(name, limit).inc()
-        for feature in clipped:
-            self._metrics.clipped.labels(name, feature).inc()
+        for i, why in zip(rows, unsound, strict=True):
+            reasons[i] = why or "policy"
+    for i, one in enumerate(asked):
+        if reasons[i] not in ("policy", "safe_action"):
+            row = one.workflow.fallback.choose(one.context, masks[i])
+            probabilities[i] = point_mass(row, masks.shape[1])
+    return _Choices(probabilities, reasons)
 
 
-def _infer(asked: list[tuple[_Asked, StoredMemory]]) -> list[_Choice]:
-    """The policy's distributions for decisions of one workflow; the fallback's choice where the
-    network gives none. One account's numbers never touch another's."""
-    workflow = asked[0][0].workflow
-    masks = np.stack([one.allowed.mask for one, _ in asked])
+def _of_policy(
+    workflow: Workflow,
+    memories: list[StoredMemory],
+    contexts: list[Mapping[str, Any]],
+    masks: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], list[str | None]]:
+    """The network's distributions `[B, K]`, and for each why it is not one, if it is not. One
+    account's numbers never touch another's."""
     try:
-        probabilities = workflow.probabilities(
-            [stored for _, stored in asked], [one.context for one, _ in asked], masks
-        ).astype(np.float64)
+        raw = workflow.probabilities(memories, contexts, masks).astype(np.float64)
     except Exception:  # whatever onnxruntime raises, there is an answer
-        log.exception("policy %s failed, the fallback decides", workflow.spec.policy)
-        return [_fall_back(one, "policy_failed", stored) for one, stored in asked]
-    sound = are_sound(probabilities, masks)
+        log.exception("policy %s failed, the fallback decides", workflow.policy_name)
+        return np.zeros(masks.shape), ["policy_failed"] * len(masks)
+    sound = are_sound(raw, masks)
     if not sound.all():
-        log.error("policy %s gave no distribution, the fallback decides", workflow.spec.policy)
-    probabilities /= np.where(sound, probabilities.sum(axis=1), 1.0)[:, None]
-    return [
-        _Choice(probabilities[i], "policy", stored)
-        if sound[i]
-        else _fall_back(one, "policy_unsound", stored)
-        for i, (one, stored) in enumerate(asked)
-    ]
+        log.error("policy %s gave no distribution, the fallback decides", workflow.policy_name)
+    raw /= np.where(sound, raw.sum(axis=1), 1.0)[:, None]
+    return raw, [None if one else "policy_unsound" for one in sound]
 
 
-def _fall_back(asked: _Asked, reason: str, stored: StoredMemory | None) -> _Choice:
-    """The fallback's choice, and why it is asked."""
-    mask = asked.allowed.mask
-    row = asked.workflow.fallback.choose(asked.context, mask)
-    return _Choice(point_mass(row, mask.size), reason, stored)
+async def _settled(work: Awaitable[R]) -> R | Exception:
+    """What it gives or raises."""
+    try:
+        return await work
+    except Exception as error:
+        return error
 
 
-def _refuse_unknown_actions(workflow: Workflow, actions: list[str] | None) -> None:
-    if actions is None:
-        return
+def _refuse_unknown_actions(workflow: Workflow, actions: list[str]) -> None:
     ids = workflow.spec.action_ids
     unknown = [action for action in actions if action not in ids]
     if unknown:
@@ -305,5 +388,6 @@ def _digest(workflow: Workflow, request: DecisionRequest) -> str:
         request.episode_id,
         request.actions,
         sorted(request.context.items()),
+        *(("defer",) if request.mode == "defer" else ()),
     ]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()

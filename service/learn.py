@@ -131,7 +131,8 @@ class Learner:
                 bool(given.folded_end),
             )
         try:
-            await self._recall.at_head(workflow, decision.key, recorded.head, newest)
+            served = await self._recall.serving(workflow, decision.key)
+            await self._recall.at_head(served, decision.key, recorded.head, newest)
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the memory is folded later: %s", error)
@@ -151,18 +152,21 @@ class Learner:
             return
         if given.late:
             self._metrics.feedback_late.labels(name).inc()
-        if given.head is not None:
+        if given.head is not None and not recorded.revised:  # a counter takes nothing back
             self._metrics.reward.labels(name).inc(_scaled(given.reward, spec))
         if recorded.newly_adapted_at is not None:
             self._metrics.adaptation.labels(name).observe(recorded.newly_adapted_at)
 
 
 def status(recorded: Recorded) -> str:
-    """What became of the feedback: `folded`, `recorded` only, `default`, or a `duplicate`."""
+    """What became of the feedback: it was `folded`, `revised` an interaction, was `recorded` only,
+    is a `default`, or a `duplicate`."""
     if recorded.duplicate:
         return "duplicate"
     if recorded.feedback.kind == "default":
         return "default"
+    if recorded.revised:
+        return "revised"
     return "folded" if recorded.feedback.head is not None else "recorded"
 
 

@@ -73,6 +73,8 @@ class Recall:
         self._snapshot_every = snapshot_every
         self._locks: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
         self._keeping: set[asyncio.Task[None]] = set()
+        self._bringing: dict[AccountKey, asyncio.Task[None]] = {}
+        """Accounts that are on their way to the policy that is to serve them."""
         self._folder = ThreadPoolExecutor(1, thread_name_prefix="replay")
 
     async def stored(
@@ -103,14 +105,44 @@ class Recall:
             stored = await self._memories.get(key, identity)
             if stored is not None and stored.head == head:
                 return stored
-            if stored is not None and newest is not None and stored.head == _before(head):
-                folded = await self._fold(workflow, stored, [newest], head)
+            known = stored or workflow.unknown
+            if newest is not None and known.head == _before(head):
+                folded = await self._fold(workflow, known, [newest], head)
                 if head.position % self._snapshot_every == 0:
                     self.keep(workflow, key, folded)
-                if await self._swap(workflow, key, stored.head, folded):
+                if await self._swap(workflow, key, stored.head if stored else None, folded):
                     return folded
                 stored = await self._memories.get(key, identity)
             return await self._replay(workflow, key, stored)
+
+    async def serving(self, workflow: Workflow, key: AccountKey) -> Workflow:
+        """The workflow on the policy that this account is served by now.
+
+        An account whose memory the policy before still has is served by that one until a replay
+        in the background has brought it over. Raises MemoryUnavailableError.
+        """
+        before = workflow.before
+        if before is None:
+            return workflow
+        found = await self.stored([(workflow, key), (before, key)])
+        for one in found:
+            if isinstance(one, MemoryUnavailableError):
+                raise one
+        brought, left = found
+        if brought is not None or left is None:
+            return workflow
+        if key not in self._bringing:
+            self._bringing[key] = asyncio.create_task(self._bring_over(workflow, key))
+        return before
+
+    async def _bring_over(self, workflow: Workflow, key: AccountKey) -> None:
+        """Replays an account under the policy that is to serve it from then on."""
+        try:
+            await self._replay(workflow, key, None)
+        except (MemoryUnavailableError, LedgerUnavailableError, UnreadablePastError) as error:
+            log.warning("an account is not brought over yet: %s", type(error).__name__)
+        finally:
+            del self._bringing[key]
 
     async def fresh(
         self,
@@ -208,10 +240,13 @@ class Recall:
 
     async def close(self) -> None:
         """Returns when every snapshot on its way is kept."""
-        await asyncio.gather(*self._keeping)
+        for bringing in self._bringing.values():
+            bringing.cancel()
+        await asyncio.gather(*self._bringing.values(), *self._keeping, return_exceptions=True)
+        self._folder.shutdown(wait=False, cancel_futures=True)
 
     async def _swap(
-        self, workflow: Workflow, key: AccountKey, expected: Head, new: StoredMemory
+        self, workflow: Workflow, key: AccountKey, expected: Head | None, new: StoredMemory
     ) -> bool:
         """Compare-and-set. A store that cannot be written counts as done: the next decision finds
         the memory behind."""

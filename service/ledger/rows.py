@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
@@ -23,7 +24,7 @@ from service.ledger.records import (
 )
 from service.ledger.settle import FeedbackWrite, Write
 from service.ledger.statements import ARRIVAL, fetch, run
-from service.ledger.tables import accounts, decisions, feedback, generations, snapshots
+from service.ledger.tables import accounts, decisions, feedback, generations, snapshots, tombstones
 from service.ledger.view import DecisionKey, View
 
 SNAPSHOTS_KEPT = 2
@@ -118,7 +119,7 @@ def to_account(row: Row[Any]) -> Account:
         head=Head(row.generation, row.position),
         decisions=row.decisions,
         adaptation=AccountAdaptation(
-            row.position, tuple(json.loads(row.recent_rewards)), row.phase, row.adapted_at
+            row.position, _rewards(row.recent_rewards), row.phase, row.adapted_at
         ),
         created_at_us=row.created_at_us,
         updated_at_us=row.updated_at_us,
@@ -175,6 +176,17 @@ def to_feedback(row: Row[Any]) -> Feedback:
     )
 
 
+@lru_cache(maxsize=10_000)
+def _rewards(text: str) -> tuple[float, ...]:
+    return tuple(json.loads(text))
+
+
+@lru_cache(maxsize=1_000)
+def _listed(names: tuple[str, ...]) -> str:
+    return json.dumps(names)
+
+
+_ANY_TOMBSTONE = select(tombstones.c.digest).limit(1)
 _FOLDED = {"folded": True, "default_due_at_us": None}
 
 
@@ -214,16 +226,18 @@ def _read_tombstones(
 ) -> None:
     """Finds out which of the unknown were erased; an account of an erased name starts above the
     generation it was erased in, so that no memory of its past can ever be taken for its own."""
-    unknown = {tombstone("decision", *key): key for key in wanted if key not in view.decisions}
-    fresh = {tombstone("account", *key): key for key in keys if key not in view.accounts}
+    fresh = [key for key in keys if key not in view.accounts]
+    unknown = [key for key in wanted if key not in view.decisions]
     started: dict[AccountKey, int] = {}
-    if unknown or fresh:
-        for row in fetch(connection, "read_tombstones", sorted([*unknown, *fresh])):
-            if row.digest in fresh:
-                started[fresh[row.digest]] = row.generation + 1
+    if (fresh or unknown) and connection.scalar(_ANY_TOMBSTONE):
+        of_decision = {tombstone("decision", *key): key for key in unknown}
+        of_account = {tombstone("account", *key): key for key in fresh}
+        for row in fetch(connection, "read_tombstones", sorted([*of_decision, *of_account])):
+            if row.digest in of_account:
+                started[of_account[row.digest]] = row.generation + 1
             else:
-                view.erased.add(unknown[row.digest])
-    for key in fresh.values():
+                view.erased.add(of_decision[row.digest])
+    for key in fresh:
         generation = started.get(key, 0)
         view.accounts[key] = Account(
             key,
@@ -362,7 +376,7 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
         "probability": decision.probability,
         "draw": decision.draw,
         "reason": decision.reason,
-        "limits": json.dumps(decision.limits),
+        "limits": _listed(tuple(decision.limits)),
         "generation": decision.head.generation,
         "position": decision.head.position,
         "request_sha256": decision.request_sha256,

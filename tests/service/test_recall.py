@@ -121,15 +121,16 @@ async def test_feedback_that_finds_its_memory_gone_rebuilds_it(either: Client) -
 async def test_a_duplicate_heals_what_a_crash_between_commit_and_fold_left(
     either: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await either.interact("a")
     await either.decide("a", decision_id="d")
     with monkeypatch.context() as crash:
         crash.setattr(type(either.service.recall), "at_head", _crash)
         # It is committed, so it is acknowledged, whatever happens to the fold.
         assert (await either.learn("d", reward=3)).json()["status"] == "folded"
-    assert (await stored(either)).head == Head(0, 0)
+    assert (await stored(either)).head == Head(0, 1)
     again = await either.learn("d", reward=3)
     assert again.json()["status"] == "duplicate"
-    assert (await stored(either)).head == Head(0, 1)
+    assert (await stored(either)).head == Head(0, 2)
 
 
 async def _crash(*_: object) -> None:
@@ -137,13 +138,14 @@ async def _crash(*_: object) -> None:
 
 
 async def test_the_reconciler_heals_it_too(either: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    await either.interact("a")
     await either.decide("a", decision_id="d")
     with monkeypatch.context() as crash:
         crash.setattr(type(either.service.recall), "at_head", _crash)
         await either.learn("d", reward=3)
-    assert (await stored(either)).head == Head(0, 0)
-    assert await either.service.jobs.reconcile() == 1
     assert (await stored(either)).head == Head(0, 1)
+    assert await either.service.jobs.reconcile() == 1
+    assert (await stored(either)).head == Head(0, 2)
     assert await either.service.jobs.reconcile() == 0
 
 
@@ -322,6 +324,7 @@ async def test_one_account_that_does_not_replay_stops_no_reconciling(
     at_head = type(client.service.recall).at_head
     with monkeypatch.context() as crash:
         for account in ("a", "b"):
+            await client.interact(account)
             await client.decide(account, decision_id=account)
         crash.setattr(type(client.service.recall), "at_head", _crash)
         for account in ("a", "b"):
@@ -337,4 +340,4 @@ async def test_one_account_that_does_not_replay_stops_no_reconciling(
     memories, identity = store(client)
     found = await memories.get(AccountKey("default", "help", "b"), identity)
     assert found is not None
-    assert found.head == Head(0, 1)
+    assert found.head == Head(0, 2)
