@@ -6,13 +6,14 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.crc import key_slot
 
 from tests.processes import ProcessError, free_port, wait_until
-from tests.redis_server import answers, redis_client, redis_programs
-from tests.servers import OwnServer, unavailable
+from tests.redis_server import answers, redis_client, redis_programs, stored
+from tests.servers import OwnServer, first_that_starts
 
 SLOTS = 16_384
 MASTERS, REPLICAS = 3, 3
@@ -40,15 +41,9 @@ class RedisCluster:
         slot = key_slot(key.encode())
         return next(node for first, last, node in self._slots() if first <= slot <= last)
 
-    def keys(self) -> dict[str, bytes | None]:
+    def stored(self) -> dict[str, bytes | None]:
         """Everything stored, by key."""
-        found: dict[str, bytes | None] = {}
-        for node in self.masters():
-            with redis_client(node.url) as client:
-                for key in client.scan_iter(count=1000):
-                    assert isinstance(key, bytes)
-                    found[key.decode()] = client.get(key)  # type: ignore[assignment]
-        return found
+        return {key: data for node in self.masters() for key, data in stored(node.url).items()}
 
     def restore(self) -> None:
         """Everybody up, in touch, and with a replica; empty."""
@@ -74,8 +69,7 @@ class RedisCluster:
         by_port = {_port(node): node for node in self.nodes}
         for node in self.nodes:
             if answers(node.url):
-                with redis_client(node.url) as client:
-                    ranges = client.execute_command("CLUSTER SLOTS")
+                ranges = command(node, "CLUSTER SLOTS")
                 return sorted(
                     ((first, last, by_port[master[1]]) for first, last, master, *_ in ranges),
                     key=lambda one: one[0],
@@ -95,13 +89,9 @@ class RedisCluster:
 
 def start_cluster() -> RedisCluster:
     """A cluster of the first server program here that runs as one; otherwise a skip."""
-    reasons = ["no Redis Cluster could be started here"]
-    for program in redis_programs():
-        try:
-            return _own_cluster(program)
-        except (ProcessError, OSError, redis.RedisError) as error:
-            reasons.append(str(error))
-    unavailable("\n".join(reasons))
+    return first_that_starts(
+        "Redis Cluster", (partial(_own_cluster, program) for program in redis_programs())
+    )
 
 
 def _own_cluster(program: Path) -> RedisCluster:
@@ -113,6 +103,9 @@ def _own_cluster(program: Path) -> RedisCluster:
             one.result()
         _join(cluster.nodes)
         cluster.wait_whole()
+    except redis.RedisError as error:
+        cluster.close()
+        raise ProcessError(f"{program} does not run as a cluster: {error}") from error
     except BaseException:
         cluster.close()
         raise
@@ -155,39 +148,40 @@ def _own_node(program: Path) -> OwnServer:
 
 def _join(nodes: list[OwnServer]) -> None:
     """Slots to the first three, one of the others behind each, and everybody told of everybody."""
-    ids = []
-    for epoch, node in enumerate(nodes, start=1):
-        with redis_client(node.url) as client:
-            client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
-            ids.append(client.execute_command("CLUSTER MYID").decode())
-            for other in nodes:
-                bus = other.command[other.command.index("--cluster-port") + 1]
-                if other is not node:
-                    client.execute_command("CLUSTER MEET", "127.0.0.1", _port(other), bus)
     share = -(-SLOTS // MASTERS)
-    for i, node in enumerate(nodes[:MASTERS]):
-        with redis_client(node.url) as client:
+    for i, node in enumerate(nodes):  # each by itself still
+        command(node, "CLUSTER SET-CONFIG-EPOCH", i + 1)
+        if i < MASTERS:
             last = min((i + 1) * share, SLOTS) - 1
-            client.execute_command("CLUSTER ADDSLOTSRANGE", i * share, last)
+            command(node, "CLUSTER ADDSLOTSRANGE", i * share, last)
+    ids = [command(node, "CLUSTER MYID").decode() for node in nodes]
+    for node in nodes:
+        for other in nodes:
+            bus = other.command[other.command.index("--cluster-port") + 1]
+            if other is not node:
+                command(node, "CLUSTER MEET", "127.0.0.1", _port(other), bus)
     for i, node in enumerate(nodes[MASTERS:]):
-        with redis_client(node.url) as client:
-            replicate = partial(_accepts, client, "CLUSTER REPLICATE", ids[i % MASTERS])
-            if not wait_until(replicate, timeout_seconds=10):
-                raise ProcessError("a replica does not hear of its master")
+        if not wait_until(partial(_follows, node, ids[i % MASTERS]), timeout_seconds=10):
+            raise ProcessError("a replica does not hear of its master")
 
 
-def _accepts(client: redis.Redis, *words: str) -> bool:
+def _follows(node: OwnServer, master: str) -> bool:
     try:
-        client.execute_command(*words)
-    except redis.ResponseError:
+        command(node, "CLUSTER REPLICATE", master)
+    except redis.ResponseError:  # it has not heard of that one yet
         return False
     return True
 
 
-def _is_content(node: OwnServer) -> bool:
+def command(node: OwnServer, *words: str | int) -> Any:
+    """What one node says to a command."""
     with redis_client(node.url) as client:
-        info = client.execute_command("CLUSTER INFO")
-        replication = client.info("replication")
+        return client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def _is_content(node: OwnServer) -> bool:
+    info = command(node, "CLUSTER INFO")
+    replication = command(node, "INFO", "replication")
     known = int(info["cluster_known_nodes"]), int(info["cluster_slots_ok"])
     if known != (MASTERS + REPLICAS, SLOTS) or info["cluster_state"] != "ok":
         return False

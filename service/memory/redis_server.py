@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio import BlockingConnectionPool
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 MOST_CONNECTIONS = 32
 
@@ -57,7 +57,10 @@ class RedisServer:
         replies: list[Any] = []
         try:
             async with asyncio.timeout_at(deadline):
-                await self._exchange(commands, replies)
+                try:
+                    await self._exchange(commands, replies)
+                except ConnectionError:  # it ended since it was last used; every command bears it
+                    await self._exchange(commands[len(replies) :], replies)
         except FAILURES as error:
             replies += [error] * (len(commands) - len(replies))
         return replies

@@ -23,10 +23,12 @@ from tests.service.conftest import CONTEXT, Client, Open
 KEY = AccountKey("default", "help", "a")
 
 
-@pytest.fixture(params=["in process", "redis"])
+@pytest.fixture(params=["in process", "redis", "redis cluster"])
 async def either(request: pytest.FixtureRequest, open_client: Open) -> AsyncIterator[Client]:
     """The service on each of the stores."""
-    url = None if request.param == "in process" else request.getfixturevalue("redis_url")
+    fixtures = {"redis": "redis_url", "redis cluster": "redis_cluster_url"}
+    fixture = fixtures.get(request.param)
+    url = None if fixture is None else request.getfixturevalue(fixture)
     async with open_client(redis_url=url, memory_timeout_seconds=5.0) as client:
         yield client
 
@@ -48,9 +50,9 @@ async def forget(memories: MemoryStore) -> None:
         await memories.close()
         return
     assert isinstance(memories, RedisMemoryStore)
-    (url,) = await memories._redis.runs(asyncio.get_running_loop().time() + 5)
-    with redis_client(url) as direct:
-        direct.flushall()
+    for url in await memories._redis.runs(asyncio.get_running_loop().time() + 5):
+        with redis_client(url) as direct:
+            direct.flushall()
 
 
 async def test_a_swap_moves_a_memory_only_from_where_it_is_expected(either: Client) -> None:
