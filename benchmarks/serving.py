@@ -158,7 +158,7 @@ class _Benchmark:
 
             result |= compared(take_turns(systems, settings.rounds, measure))
             for system in systems[1:]:
-                result[system.name]["fallbacks"] = system.fallbacks()
+                result[system.name]["fallback_share"] = system.fallback_share()
 
     def _batch(self) -> None:
         settings = self._settings
@@ -168,7 +168,7 @@ class _Benchmark:
                 return
             self._progress.status("batches, the service on one core")
             rate = batch_rate(self._client, service, settings.drawn_from, settings.rounds)
-            self._result["batch"] = rate | {"fallbacks": service.fallbacks()}
+            self._result["batch"] = rate | {"fallback_share": service.fallback_share()}
 
     def _replay(self) -> None:
         interactions = self._settings.replay_interactions

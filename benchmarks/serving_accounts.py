@@ -64,7 +64,7 @@ def account_costs(
     costs: list[dict[str, Any]] = []
     filled = 0
     for count in sorted(counts):
-        started, fallbacks = time.monotonic(), service.fallbacks()
+        started = time.monotonic()
         for first in range(filled, count, CHUNK):
             chunk = range(first, min(first + CHUNK, count))
             play_once(client, service, chunk, batches)
@@ -85,7 +85,7 @@ def account_costs(
                 "bytes": used_bytes / count,
                 "bytes_of_key_and_value": fmean(sizes),
                 "actions": ACTIONS,
-                "fallbacks": service.fallbacks() - fallbacks,
+                "fallback_share": service.fallback_share(),
                 "filled_per_s": (count - filled) / seconds if count > filled else None,
             }
         )

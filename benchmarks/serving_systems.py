@@ -54,9 +54,10 @@ class System:
         routes = self._ask("GET", "/openapi.json").json()["paths"]
         return any(_leads_to(route, path) for route in routes)
 
-    def fallbacks(self) -> int:
-        """How many decisions the policy did not make."""
-        return int(self.counted("acclimate_fallbacks_total"))
+    def fallback_share(self) -> float:
+        """The share of all its decisions that the policy did not make."""
+        decided = self.counted("acclimate_decisions_total")
+        return self.counted("acclimate_fallbacks_total") / decided if decided else 0.0
 
     def counted(self, metric: str) -> float:
         """The sum of a metric's samples over its labels."""
