@@ -26,6 +26,7 @@ from guardrails.limits import Allowed
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     AccountKey,
@@ -127,6 +128,7 @@ class Decider:
         for catch_up in range(CATCH_UPS + 1):
             choice = await self._choice(asked)
             decision = self._sample(asked, choice)
+            reach("decide.drawn")
             current = choice.stored is not None and catch_up < CATCH_UPS
             outcome = await self._ledger.record_decision(DecisionWrite(decision, current))
             if isinstance(outcome, Committed):
@@ -134,6 +136,7 @@ class Decider:
             self._metrics.memory_conflicts.labels(workflow.name).inc()
             asked = await self._remembered(asked, outcome.head)
         assert isinstance(outcome, Committed)
+        reach("decide.committed")
         if outcome.new:
             self._count(workflow, outcome.decision, clipped, time.perf_counter() - started)
         return outcome.decision
