@@ -26,6 +26,7 @@ from guardrails.limits import Allowed
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     AccountKey,
@@ -204,7 +205,9 @@ class Decider:
         memories = await self._read(asked)
         choices = await _infer(asked, memories)
         decisions = self._sample(asked, memories, choices)
+        reach("decide.drawn")
         outcomes = await self._ledger.record_decisions(decisions)
+        reach("decide.committed")
         self._count(asked, outcomes)
         return outcomes
 

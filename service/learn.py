@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from contract.spec import WorkflowSpec
 from service.catalog import Catalog
 from service.clock import Clock
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import Decision, DecisionUnknownError, Feedback, Interaction
 from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
@@ -78,6 +79,7 @@ class Learner:
         except DecisionUnknownError:
             self._metrics.feedback_dangling.inc()
             raise
+        reach("revise.committed" if recorded.revised else "learn.committed")
         await self._fold(recorded)
         self._count(recorded, time.perf_counter() - started)
         return recorded
@@ -87,6 +89,7 @@ class Learner:
         spec = self._spec_of(decision)
         recorded = await self._ledger.record_default(DefaultWrite(decision, spec, self._clock()))
         if recorded is not None:
+            reach("default.committed")
             await self._fold(recorded)
             self._count(recorded, None)
         return recorded

@@ -18,6 +18,7 @@ import numpy as np
 from contract.policy import Memory
 from service.catalog import Catalog, Workflow
 from service.clock import Clock
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     AccountKey,
@@ -108,9 +109,11 @@ class Recall:
             known = stored or workflow.unknown
             if newest is not None and known.head == _before(head):
                 folded = await self._fold(workflow, known, [newest], head)
+                reach("learn.folded")
                 if head.position % self._snapshot_every == 0:
                     self.keep(workflow, key, folded)
                 if await self._swap(workflow, key, stored.head if stored else None, folded):
+                    reach("learn.stored")
                     return folded
                 stored = await self._memories.get(key, identity)
             return await self._replay(workflow, key, stored)
@@ -168,8 +171,10 @@ class Recall:
             cause = "missing" if stored is None else "behind"
             self._metrics.memory_rebuilds.labels(workflow.name, cause).inc()
             self._metrics.memory_rebuilt_interactions.labels(workflow.name).inc(fold.interactions)
+        reach("rebuild.folded")
         try:
             await self._memories.put(key, workflow.policy.identity, fold.memory)
+            reach("rebuild.stored")
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("a memory was replayed and cannot be stored: %s", error)
@@ -235,6 +240,7 @@ class Recall:
     async def _keep(self, snapshot: Snapshot) -> None:
         try:
             await self._ledger.keep_snapshot(snapshot)
+            reach("snapshot.committed")
         except LedgerUnavailableError as error:
             log.warning("a snapshot was not kept: %s", type(error).__name__)
 

@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
+from service.fault_points import parse
+
 SHORTEST_KEY = 16
 """Bytes of an installation key: whoever could guess it could steer the draws."""
 REDIS_URL = (
@@ -73,6 +75,8 @@ class Settings(BaseSettings):
     the time a load balancer takes to notice."""
     max_body_bytes: int = Field(1_000_000, gt=0)
     """Larger request bodies get 413."""
+    fault_point: str | None = None
+    """For tests only: where in `service/fault_points.py` the process is to kill itself."""
 
     @field_validator("installation_key")
     @classmethod
@@ -80,6 +84,13 @@ class Settings(BaseSettings):
         if key is not None:
             _refuse_short(key.get_secret_value().encode())
         return key
+
+    @field_validator("fault_point")
+    @classmethod
+    def _known_point(cls, point: str | None) -> str | None:
+        if point is not None:
+            parse(point)
+        return point
 
     @field_validator("redis_url")
     @classmethod

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -18,14 +18,29 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from service.batching import BacklogFullError, Batcher
+from service.fault_points import reach
 from service.ledger.records import LedgerUnavailableError
 from service.ledger.rows import Hash, load, store
-from service.ledger.settle import Write
+from service.ledger.settle import (
+    DecisionWrite,
+    DefaultWrite,
+    FeedbackWrite,
+    SnapshotWrite,
+    Write,
+)
 
 LARGEST_GROUP = 256
 """Writes in one transaction at most."""
 LOST_RACES = 2
 """How often a group is run again after another process took a key of it first."""
+
+_IN_TRANSACTION: Mapping[type, str] = {
+    DecisionWrite: "decide.in_transaction",
+    FeedbackWrite: "learn.in_transaction",
+    DefaultWrite: "default.in_transaction",
+    SnapshotWrite: "snapshot.in_transaction",
+}
+"""The fault point of a group that holds such a write."""
 
 R = TypeVar("R")
 
@@ -130,6 +145,8 @@ class GroupCommit:
                 except Exception as error:
                     outcomes.append(error)
             store(connection, view)
+            for kind in {type(write) for write in group} & _IN_TRANSACTION.keys():
+                reach(_IN_TRANSACTION[kind])
         return outcomes
 
     def _alone(self, work: Callable[[Connection], R]) -> R:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from contract.adaptation import AccountAdaptation
+from service.fault_points import reach
 from service.ledger.records import (
     Account,
     AccountKey,
@@ -66,6 +67,7 @@ def store(connection: Connection, view: View) -> None:
         run(connection, "count_accounts", [_counted_row(view.accounts[key]) for key in decided])
     if moved := sorted(view.moved - view.fresh):
         run(connection, "move_accounts", [_moved_row(view.accounts[key]) for key in moved])
+    reach("ledger.between_statements")
     if view.made:
         made = [_decision_row(view.decisions[key]) for key in sorted(view.made)]
         run(connection, "add_decisions", made)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from service.catalog import open_catalog
+from service.clock import now_us
 from service.ledger.ledger import Ledger
-from service.ledger.records import AccountKey, Head
+from service.ledger.records import AccountKey
 from service.memory.codec import encode
 from service.memory.in_process import InProcessMemoryStore
 from service.memory.store import PolicyIdentity, StoredMemory
@@ -61,10 +62,12 @@ async def _replay(
         policies = ROOT / "policies"
         catalog = open_catalog(ROOT / "workflows", policies, ledger, time.time_ns() // 1_000)
         served = catalog.workflows[workflow]
-        recall = Recall(ledger, InProcessMemoryStore(len(accounts)), catalog, Metrics())
+        recall = Recall(
+            ledger, InProcessMemoryStore(len(accounts)), catalog, Metrics(), now_us, 500
+        )
         keys = {account: AccountKey("default", workflow, account) for account in accounts}
         folded = {
-            account: await recall.at_head(served, key, Head(0, 1)) for account, key in keys.items()
+            account: (await recall.fresh(served, key)).memory for account, key in keys.items()
         }
         return folded, served.policy.identity
     finally:
