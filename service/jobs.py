@@ -20,8 +20,8 @@ PAGE = 500
 OVERLAP_US = 10_000_000
 """How far reconciling looks back behind where it got to: commits do not land in clock order."""
 AT_START_US = 900_000_000
-"""How far it looks back at start, for what a crash left. Older memories that are behind heal when
-they are next asked for: the commit finds them out."""
+"""How far it looks back at start from the last change, for what a crash left. Older memories that
+are behind heal when they are next asked for: the commit finds them out."""
 ROUNDS_A_COUNT = 10
 """Accounts are counted by phase once in so many rounds: it reads them all."""
 
@@ -50,7 +50,8 @@ class Jobs:
         self._metrics = metrics
         self._clock = clock
         self._interval = interval_seconds
-        self._reconciled_to_us = clock() - AT_START_US
+        # What a crash left is as old as the last change, however long ago that was.
+        self._reconciled_to_us = min(clock(), ledger.changed_last_us() or 0) - AT_START_US
         self._rounds = 0
 
     async def run(self) -> None:
