@@ -21,7 +21,7 @@ PAGE = 500
 OVERLAP_US = 10_000_000
 """How far reconciling looks back behind where it got to: commits do not land in clock order."""
 SWEEP_US = 900_000_000
-"""How far the sweep at start looks back, for what a crash left behind. Older memories that are
+"""How far the sweep at start looks back from the last change, for what a crash left. Older memories that are
 behind heal when they are next asked for: the commit finds them out."""
 PAGES_A_ROUND = 40
 """Pages that a sweep reads before the other jobs have their turn."""
@@ -55,7 +55,9 @@ class Jobs:
         self._metrics = metrics
         self._clock = clock
         self._settings = settings
-        self._swept_to_us: int | None = clock() - SWEEP_US
+        # What a crash left is as old as the last change, however long ago that was.
+        last = min(clock(), ledger.changed_last_us() or 0)
+        self._swept_to_us: int | None = last - SWEEP_US
         """Where a sweep has got to; None when there is nothing to sweep."""
         self._reconciled_to_us = clock() - OVERLAP_US
         self._incarnation = ""

@@ -247,6 +247,12 @@ class Ledger:
             for row in rows
         ]
 
+    def changed_last_us(self) -> int | None:
+        """When the head of any account last moved; None: never. Blocks."""
+        newest = select(func.max(accounts.c.updated_at_us))
+        found: int | None = self.read_now(lambda connection: connection.scalar(newest))
+        return found
+
     async def phases(self) -> dict[tuple[str, str], int]:
         """How many accounts there are by (workflow, phase)."""
         columns = accounts.c
