@@ -21,8 +21,8 @@ PAGE = 500
 OVERLAP_US = 10_000_000
 """How far reconciling looks back behind where it got to: commits do not land in clock order."""
 SWEEP_US = 900_000_000
-"""How far the sweep at start looks back from the last change, for what a crash left. Older memories that are
-behind heal when they are next asked for: the commit finds them out."""
+"""How far the sweep at start looks back from the last change, for what a crash left. Older memories
+that are behind heal when they are next asked for: the commit finds them out."""
 PAGES_A_ROUND = 40
 """Pages that a sweep reads before the other jobs have their turn."""
 ROUNDS_A_COUNT = 10
