@@ -190,9 +190,10 @@ class Recall:
     ) -> Fold:
         """Folds pages of the past until there is no more, keeping snapshots on the way."""
         digest = workflow.policy.identity.digest.hex() if from_snapshots else None
-        memory, folded, complete = stored, 0, True
+        memory, folded, complete, below = stored, 0, True, None
         while True:
-            past = await self._ledger.past(key, memory.head if memory else None, digest, as_of)
+            after = memory.head if memory else None
+            past = await self._ledger.past(key, after, digest, as_of, below)
             if memory is None or past.start != memory.head:
                 # Nothing at hand, or not a prefix of this past: of another generation, or ahead of
                 # a ledger that was restored.
@@ -200,20 +201,35 @@ class Recall:
                     memory, folded, complete = self._start(workflow, key, past), 0, True
                 except CorruptMemoryError as error:
                     self._metrics.memory_corrupt.labels(f"snapshot {error}").inc()
-                    memory, digest = None, None
+                    memory, below = None, past.start.position
                     continue
             complete &= past.complete
-            if past.interactions or past.end != memory.head:
-                memory = await self._fold(workflow, memory, past.interactions, past.end)
+            keeps = as_of is None and digest is not None and complete
+            memory = await self._fold_page(workflow, key, memory, past, keeps)
             folded += len(past.interactions)
             if memory.head >= past.head:
                 break
-            if as_of is None and digest is not None:
-                self.keep(workflow, key, memory)
         if not complete:
             self._metrics.memory_incomplete.labels(workflow.name).inc()
             log.warning("a past is replayed from where retention has left it")
         return Fold(memory, folded, complete)
+
+    async def _fold_page(
+        self, workflow: Workflow, key: AccountKey, memory: StoredMemory, past: Past, keeps: bool
+    ) -> StoredMemory:
+        """The memory at the page's end; with `keeps`, the last one on the way there that is due
+        for a snapshot is kept."""
+        if not past.interactions and past.end == memory.head:
+            return memory
+        rest = past.interactions
+        due = past.end.position - past.end.position % self._snapshot_every
+        if keeps and due > past.start.position:
+            until = Head(past.end.generation, due)
+            some = [one for one in rest if one.position <= due]
+            rest = rest[len(some) :]
+            memory = await self._fold(workflow, memory, some, until)
+            self.keep(workflow, key, memory)
+        return await self._fold(workflow, memory, rest, past.end)
 
     def _start(self, workflow: Workflow, key: AccountKey, past: Past) -> StoredMemory:
         """The memory that `past` begins at. Raises CorruptMemoryError."""

@@ -210,9 +210,12 @@ class Ledger:
         after: Head | None,
         digest: str | None = None,
         as_of: Head | None = None,
+        below: int | None = None,
     ) -> Past:
         """A page of the account's past; see `service.ledger.past.read_past`."""
-        return await self.read(lambda connection: read_past(connection, key, after, digest, as_of))
+        return await self.read(
+            lambda connection: read_past(connection, key, after, digest, as_of, below)
+        )
 
     async def defaults_due(self, now_us: int, limit: int) -> list[Decision]:
         """Decisions whose window has closed and whose default reward is not folded yet."""

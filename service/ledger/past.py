@@ -24,11 +24,13 @@ def read_past(
     after: Head | None,
     digest: str | None,
     as_of: Head | None = None,
+    below: int | None = None,
 ) -> Past:
     """A page of the past up to the account's head, or `as_of` an earlier one.
 
     It begins above `after`, where that is a head of this very past; else above the newest snapshot
-    of the policy of `digest`; else (also with no digest) where the ledger does.
+    of the policy of `digest`, `below` that position where those above have proved unreadable; else
+    (also with no digest) where the ledger does.
     """
     account = find_account(connection, key)
     if account is None:
@@ -40,7 +42,7 @@ def read_past(
     if after is not None and after.generation == head.generation and after <= head:
         start = after
     else:
-        found = None if digest is None else _snapshot(connection, key, digest, base, head)
+        found = None if digest is None else _snapshot(connection, key, digest, base, head, below)
         position, snapshot = found or (kept_above, None)
         start = Head(head.generation, position)
         complete = snapshot is not None or kept_above == 0
@@ -66,7 +68,12 @@ def _base(connection: Connection, key: AccountKey, generation: int) -> int:
 
 
 def _snapshot(
-    connection: Connection, key: AccountKey, digest: str, base: int, head: Head
+    connection: Connection,
+    key: AccountKey,
+    digest: str,
+    base: int,
+    head: Head,
+    below: int | None,
 ) -> tuple[int, bytes] | None:
     """The newest memory kept of this past, with its position.
 
@@ -80,7 +87,7 @@ def _snapshot(
             columns.workflow == key.workflow,
             columns.account_id == key.account_id,
             columns.digest == digest,
-            columns.position <= head.position,
+            columns.position <= (head.position if below is None else min(head.position, below - 1)),
             columns.generation.between(base, head.generation),
         )
         .order_by(columns.position.desc())

@@ -190,6 +190,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 _ANY_TOMBSTONE = select(tombstones.c.digest).limit(1)
 _FOLDED = {"folded": True, "default_due_at_us": None}
+_REWRITTEN = ("generation", "policy", "memory", "created_at_us")
 
 
 def _lock_accounts(connection: Connection, view: View, keys: list[AccountKey]) -> None:
@@ -274,7 +275,13 @@ def _keep(connection: Connection, snapshot: Snapshot) -> None:
     insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     row = {**snapshot.key._asdict(), **snapshot._asdict(), **snapshot.head._asdict()}
     del row["key"], row["head"]
-    connection.execute(insert(snapshots).values(row).on_conflict_do_nothing())
+    written = insert(snapshots).values(row)  # over one that proved unreadable, where there is one
+    connection.execute(
+        written.on_conflict_do_update(
+            index_elements=snapshots.primary_key.columns,
+            set_={name: written.excluded[name] for name in _REWRITTEN},
+        )
+    )
     columns = snapshots.c
     of_policy = (
         columns.tenant == snapshot.key.tenant,

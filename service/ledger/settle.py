@@ -96,8 +96,13 @@ class DecisionWrite(NamedTuple):
         if key in view.erased:
             raise ErasedError("decision_id")
         account = view.accounts[decision.key]
-        if decision.head is None:
+        unborn = decision.key in view.fresh and account.head.position == 0
+        if decision.head is None or (unborn and decision.head == Head()):
+            # Of an account that is not there yet, the blank memory is at its head, even where an
+            # erased namesake makes it start in a later generation.
             decision = decision._replace(head=account.head)
+        if not decision.active:
+            decision = decision._replace(default_due_at_us=None)
         current = decision.head == account.head
         if self.must_be_current and not current:
             return Behind(account.head)
@@ -352,7 +357,9 @@ def _place(view: View, given: Feedback, spec: WorkflowSpec) -> tuple[Feedback, b
         return _fold(view, given, spec), False
     if given.late and rules.late == "apply":
         return _keep(view, given), False
-    if received and rules.aggregation == "earliest":
+    if rules.aggregation == "earliest" and (
+        received or any(counted(one, rules) for one in others.values())
+    ):
         return _keep(view, given), False
     return _revise(view, given, received or turns, spec)
 
@@ -366,6 +373,8 @@ def _revise(
     stands = max(turns, key=lambda one: one.head or Head())
     assert stands.head is not None
     if stands.head.generation < account.base_generation:  # reset since: it is not folded any more
+        return _keep(view, given), False
+    if stands.head.position <= account.kept_above:  # only a snapshot holds what it came to
         return _keep(view, given), False
     others = view.feedback.get((given.key.tenant, given.decision_id), {})
     pieces = [*(one for one in others.values() if counted(one, spec.feedback)), given]

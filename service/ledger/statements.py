@@ -41,6 +41,7 @@ ARRIVAL = (
     feedback.c.generation.is_(None),
     feedback.c.generation,
     feedback.c.position,
+    feedback.c.feedback_id,
 )
 """The order of one decision's feedback, as near as clocks tell it: a default before what came on
 its heels, what changed the past before what was only kept."""
