@@ -51,6 +51,10 @@ class InProcessMemoryStore:
         while len(self._memories) > self._capacity:
             self._memories.popitem(last=False)
 
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """See MemoryStore."""
+        self._memories.pop((key, policy), None)
+
     async def ping(self) -> None:
         """See MemoryStore."""
 

@@ -91,6 +91,10 @@ class RedisMemoryStore:
             self._redis.set(self._name(key, policy), encode(new, policy), ex=self._idle)
         )
 
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """See MemoryStore."""
+        await self._ask(self._redis.delete(self._name(key, policy)))
+
     async def ping(self) -> None:
         """See MemoryStore."""
         await self._ask(self._redis.ping())

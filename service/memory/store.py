@@ -1,4 +1,4 @@
-"""What a memory store is: get, compare-and-set, put. It never computes a memory."""
+"""What a memory store is: get, compare-and-set, put, delete. It never computes a memory."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ class MemoryStore(Protocol):
 
     async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
         """Stores `new` over whatever is there."""
+
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """Lets go of the memory, if there is one."""
 
     async def ping(self) -> None:
         """Returns when the store answers."""
