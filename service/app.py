@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from service.api import health, problems, routes
+from service.api import accounts, health, problems, routes
 from service.api.body_limit import BodyLimit
 from service.runtime import Service
 
@@ -21,5 +21,6 @@ def create_app(service: Service) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
     app.include_router(routes.router)
+    app.include_router(accounts.router)
     app.include_router(health.router)
     return app

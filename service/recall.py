@@ -154,10 +154,23 @@ class Recall:
         as_of: Head | None = None,
         *,
         from_snapshots: bool = False,
+        start: StoredMemory | None = None,
     ) -> Fold:
         """The memory folded from the ledger alone, without a look at what is stored, up to the
-        head or `as_of` an earlier one. Raises LedgerUnavailableError and UnreadablePastError."""
-        return await self._fold_past(workflow, key, None, from_snapshots, as_of)
+        head or `as_of` an earlier one; above `start`, where that is a memory of this past. Raises
+        LedgerUnavailableError and UnreadablePastError."""
+        return await self._fold_past(workflow, key, start, from_snapshots, as_of)
+
+    async def renew(self, workflow: Workflow, key: AccountKey, new: StoredMemory) -> None:
+        """Stores `new` whatever is there: one that has moved on heals from it. Raises
+        MemoryUnavailableError."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            await self._memories.put(key, workflow.policy.identity, new)
+
+    async def forget(self, workflow: Workflow, key: AccountKey) -> None:
+        """Deletes what is stored of an account. Raises MemoryUnavailableError."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            await self._memories.delete(key, workflow.policy.identity)
 
     async def _replay(
         self, workflow: Workflow, key: AccountKey, stored: StoredMemory | None

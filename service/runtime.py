@@ -26,7 +26,10 @@ from service.memory.in_process import InProcessMemoryStore
 from service.memory.store import MemoryStore, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
+from service.rederive import Rederiver
+from service.replay import Rebuilder
 from service.settings import Settings
+from service.verify import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,10 @@ class Service:
     learner: Learner
     jobs: Jobs
     metrics: Metrics
+    rederiver: Rederiver
+    rebuilder: Rebuilder
+    verifier: Verifier
+    clock: Clock
 
 
 @contextlib.asynccontextmanager
@@ -81,6 +88,10 @@ async def open_service(
                 settings,
             ),
             metrics,
+            Rederiver(recall, catalog, key),
+            Rebuilder(ledger, memories, recall),
+            Verifier(ledger, memories, recall, catalog),
+            clock,
         )
         for workflow in catalog.workflows.values():
             warm_up(workflow)

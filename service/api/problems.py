@@ -23,10 +23,14 @@ from service.api.strict import MalformedError
 from service.decide import ActionsError
 from service.learn import FeedbackError
 from service.ledger.records import (
+    AccountUnknownError,
     BodyConflictError,
     DecisionUnknownError,
+    ErasedError,
     LedgerUnavailableError,
+    NotActiveError,
 )
+from service.memory.store import MemoryUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 10
@@ -73,8 +77,11 @@ TITLES = {
     "not-found": "Not found",
     "method-not-allowed": "The method is not allowed here",
     "id-conflict": "The same id came with another body",
+    "not-active": "The decision is not active",
+    "erased": "It was erased with its account",
     "too-large": "The body is too large",
     "ledger-unavailable": "The ledger is not available",
+    "memory-unavailable": "The memory store is not available",
     "internal": "The service failed",
 }
 
@@ -104,6 +111,8 @@ def problem(
 EXAMPLES = {
     400: ("malformed", "body", "JSON, but at character 18: Expecting ',' delimiter"),
     404: ("not-found", "decision_id", "the id of a decision of this tenant, got d-17"),
+    409: ("not-active", "decision_id", "an activated decision"),
+    410: ("erased", "decision_id", "the id of a decision that was not erased"),
     413: ("too-large", "body", "at most 1000000 bytes"),
     422: ("invalid-request", "context.tenure_months", "a number in [0, 120], got 'long'"),
 }
@@ -165,6 +174,21 @@ def install(app: FastAPI) -> None:
         expected = f"the id of a decision of this tenant, got {str(error)[:LONGEST_VALUE]}"
         return problem("not-found", 404, [FieldError(field="decision_id", expected=expected)])
 
+    @app.exception_handler(AccountUnknownError)
+    async def _unknown(_: Request, error: AccountUnknownError) -> JSONResponse:
+        expected = "an account that has had a decision"
+        return problem("not-found", 404, [FieldError(field="account_id", expected=expected)])
+
+    @app.exception_handler(ErasedError)
+    async def _erased(_: Request, error: ErasedError) -> JSONResponse:
+        expected = "the id of a decision that was not erased"
+        return problem("erased", 410, [FieldError(field=error.field, expected=expected)])
+
+    @app.exception_handler(NotActiveError)
+    async def _deferred(_: Request, error: NotActiveError) -> JSONResponse:
+        expected = "an activated decision"
+        return problem("not-active", 409, [FieldError(field="decision_id", expected=expected)])
+
     @app.exception_handler(NotFoundError)
     async def _absent(_: Request, error: NotFoundError) -> JSONResponse:
         return problem("not-found", 404, [FieldError(field=error.field, expected=error.expected)])
@@ -173,6 +197,11 @@ def install(app: FastAPI) -> None:
     async def _ledger(_: Request, error: LedgerUnavailableError) -> JSONResponse:
         log.error("ledger unavailable: %s", kinds(error))
         return problem("ledger-unavailable", 503, [], {"Retry-After": "1"})
+
+    @app.exception_handler(MemoryUnavailableError)
+    async def _memory(_: Request, error: MemoryUnavailableError) -> JSONResponse:
+        log.error("memory store unavailable: %s", kinds(error))
+        return problem("memory-unavailable", 503, [], {"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:

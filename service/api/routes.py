@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
+from service.api.account_schemas import AuditRecord, rederived_record
 from service.api.problems import NotFoundError, documented
 from service.api.schemas import (
     AccountRecord,
     DecisionAnswer,
     DecisionBody,
-    DecisionRecord,
     FeedbackAnswer,
     FeedbackBody,
     FeedbackRecord,
@@ -27,7 +27,14 @@ from service.catalog import Workflow
 from service.clock import to_us
 from service.decide import DecisionRequest
 from service.learn import FeedbackRequest, status
-from service.ledger.records import AccountKey, Decision, DecisionUnknownError, Feedback
+from service.ledger.records import (
+    Account,
+    AccountKey,
+    Decision,
+    DecisionUnknownError,
+    ErasedError,
+    Feedback,
+)
 from service.ledger.settle import Recorded
 from service.runtime import Service
 
@@ -45,7 +52,7 @@ Running = Annotated[Service, Depends(running)]
 @router.post(
     "/workflows/{workflow}/decisions",
     response_model=None,
-    responses={200: {"model": DecisionAnswer}, **documented(400, 404, 413, 422, 503)},
+    responses={200: {"model": DecisionAnswer}, **documented(400, 404, 410, 413, 422, 503)},
     tags=["decisions"],
 )
 async def decide(
@@ -53,7 +60,7 @@ async def decide(
 ) -> Response:
     """Choose an action for an account, now. Durable before the answer leaves."""
     decision = await service.decider.decide(
-        _workflow(service, workflow),
+        served_workflow(service, workflow),
         DecisionRequest(
             tenant,
             body.account_id,
@@ -69,7 +76,7 @@ async def decide(
 @router.post(
     "/decisions/{decision_id}/feedback",
     response_model=None,
-    responses={200: {"model": FeedbackAnswer}, **documented(400, 404, 413, 422, 503)},
+    responses={200: {"model": FeedbackAnswer}, **documented(400, 404, 409, 410, 413, 422, 503)},
     tags=["decisions"],
 )
 async def learn(
@@ -92,24 +99,32 @@ async def learn(
 
 @router.get(
     "/decisions/{decision_id}",
-    responses=documented(404, 422, 503),
+    responses=documented(404, 410, 422, 503),
     tags=["decisions"],
 )
 async def read_decision(
-    service: Running, decision_id: PathId, tenant: Tenant = "default"
-) -> DecisionRecord:
+    service: Running,
+    decision_id: PathId,
+    rederive: Annotated[bool, Query(description="Replay it, and say how that compares.")] = False,
+    tenant: Tenant = "default",
+) -> AuditRecord:
     """One decision's audit record, with what came of it."""
     decision = await service.ledger.decision(tenant, decision_id)
     if decision is None:
+        if await service.ledger.is_erased(tenant, decision_id):
+            raise ErasedError("decision_id")
         raise DecisionUnknownError(decision_id)
     came_of_it = await service.ledger.feedback(tenant, decision_id)
-    return DecisionRecord(
+    return AuditRecord(
         **_answer(decision),
         spec_version=decision.spec_version,
         context=decision.context,
         asked_for=decision.asked_for,
         draw=decision.draw,
         feedback=[_feedback_record(one) for one in came_of_it],
+        rederived=rederived_record(await service.rederiver.rederive(decision))
+        if rederive
+        else None,
     )
 
 
@@ -122,15 +137,20 @@ async def read_account(
     service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
 ) -> AccountRecord:
     """Where one account stands."""
-    served = _workflow(service, workflow)
+    served = served_workflow(service, workflow)
     account = await service.ledger.account(AccountKey(tenant, workflow, account_id))
     if account is None:
         raise NotFoundError("account_id", f"an account of {workflow} that has had a decision")
+    return account_record(account, served)
+
+
+def account_record(account: Account, served: Workflow) -> AccountRecord:
+    """Where an account stands, as the API says it."""
     adaptation = account.adaptation
     recent = adaptation.recent
     return AccountRecord(
-        account_id=account_id,
-        workflow=workflow,
+        account_id=account.key.account_id,
+        workflow=served.name,
         policy=served.spec.policy,
         decisions=account.decisions,
         interactions=account.head.position,
@@ -154,7 +174,7 @@ async def list_workflows(service: Running) -> WorkflowList:
 @router.get("/workflows/{workflow}", responses=documented(404, 422), tags=["workflows"])
 async def read_workflow(service: Running, workflow: str) -> WorkflowRecord:
     """One workflow being served."""
-    return _workflow_record(_workflow(service, workflow))
+    return _workflow_record(served_workflow(service, workflow))
 
 
 def _json(answer: BaseModel) -> Response:
@@ -162,7 +182,8 @@ def _json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _workflow(service: Service, name: str) -> Workflow:
+def served_workflow(service: Service, name: str) -> Workflow:
+    """The workflow of that name. Raises NotFoundError."""
     served = service.catalog.workflows.get(name)
     if served is None:
         known = sorted(service.catalog.workflows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, select
 
-from service.ledger.records import AccountKey, AccountUnknownError
+from service.ledger.records import AccountKey, AccountUnknownError, Head
 from service.ledger.statements import run
 from service.ledger.tables import accounts, decisions, feedback, generations, snapshots, tombstones
 
@@ -62,6 +62,20 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
         connection.execute(delete(table).where(*_of(table, key)))
     _leave(connection, [tombstone("account", *key)], generation, at_us)
     return Erased(made, given or 0)
+
+
+def was_erased(connection: Connection, digest: str) -> bool:
+    """Whether there is a tombstone of this digest."""
+    query = select(tombstones.c.digest).where(tombstones.c.digest == digest)
+    return connection.scalar(query) is not None
+
+
+def starts_at(connection: Connection, digest: str) -> Head:
+    """Where an account begins whose name has the tombstone of this digest, if there is one: above
+    all that was erased."""
+    query = select(tombstones.c.generation).where(tombstones.c.digest == digest)
+    generation = connection.scalar(query)
+    return Head() if generation is None else Head(generation + 1, 0)
 
 
 def _leave(connection: Connection, digests: list[str], generation: int | None, at_us: int) -> None:

@@ -11,6 +11,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from contract.spec import SpecError, WorkflowSpec
-from service.ledger.erasure import Erased, Tombstones, erase
+from service.ledger.erasure import Erased, Tombstones, erase, starts_at, was_erased
 from service.ledger.group_commit import GroupCommit
 from service.ledger.past import read_past
 from service.ledger.records import (
@@ -196,6 +197,11 @@ class Ledger:
         """The tenant's decision of that id."""
         return await self.read(lambda connection: find_decision(connection, tenant, decision_id))
 
+    async def is_erased(self, tenant: str, decision_id: str) -> bool:
+        """Whether a decision of that id was erased with its account."""
+        digest = self._tombstones("decision", tenant, decision_id)
+        return await self.read(lambda connection: was_erased(connection, digest))
+
     async def feedback(self, tenant: str, decision_id: str) -> list[Feedback]:
         """Everything that came of a decision, in order of arrival."""
         return await self.read(lambda connection: find_feedback(connection, tenant, decision_id))
@@ -213,9 +219,16 @@ class Ledger:
         below: int | None = None,
     ) -> Past:
         """A page of the account's past; see `service.ledger.past.read_past`."""
-        return await self.read(
-            lambda connection: read_past(connection, key, after, digest, as_of, below)
-        )
+
+        def query(connection: Connection) -> Past:
+            past = read_past(connection, key, after, digest, as_of, below)
+            if past.head != Head() or as_of is not None:
+                return past
+            # Nobody yet, or again: one that was erased begins above what it was.
+            begins = starts_at(connection, self._tombstones("account", *key))
+            return replace(past, head=begins, start=begins, end=begins)
+
+        return await self.read(query)
 
     async def defaults_due(self, now_us: int, limit: int) -> list[Decision]:
         """Decisions whose window has closed and whose default reward is not folded yet."""

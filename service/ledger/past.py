@@ -36,7 +36,9 @@ def read_past(
     if account is None:
         return Past(Head(), Head(), Head(), None, [])
     head = as_of or account.head
-    base = account.base_generation if as_of is None else _base(connection, key, head.generation)
+    base = account.base_generation
+    if head.generation < base:
+        base = _base(connection, key, head.generation)
     kept_above = account.kept_above if base == account.base_generation else 0
     snapshot, complete = None, True
     if after is not None and after.generation == head.generation and after <= head:

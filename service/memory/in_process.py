@@ -55,6 +55,10 @@ class InProcessMemoryStore:
         """See MemoryStore. It lives as long as its process."""
         return ""
 
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """See MemoryStore."""
+        self._memories.pop((key, policy), None)
+
     async def ping(self) -> None:
         """See MemoryStore."""
 

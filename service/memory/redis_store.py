@@ -109,6 +109,11 @@ class RedisMemoryStore:
             raise MemoryUnavailableError("Redis: no answer")
         return "|".join(str(runs[server]) for server in sorted(runs))
 
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """See MemoryStore."""
+        name = self._name(key, policy)
+        await self._write(Command(name, ("DEL", name)))
+
     async def ping(self) -> None:
         """See MemoryStore."""
         if None in (await self._redis.runs(self._deadline())).values():

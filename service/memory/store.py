@@ -1,4 +1,4 @@
-"""What a memory store is: get, compare-and-set, put. It never computes a memory."""
+"""What a memory store is: get, compare-and-set, put, delete. It never computes a memory."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ class MemoryStore(Protocol):
 
     async def incarnation(self) -> str:
         """Another one whenever what is stored may have gone back in time, as after a restart."""
+
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """Lets go of the memory, if there is one."""
 
     async def ping(self) -> None:
         """Returns when all of the store answers."""
