@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from service.api import health, problems, routes
 from service.api.body_limit import BodyLimit
+from service.api.express import Express
 from service.runtime import Service
 
 
@@ -19,6 +20,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
+    app.add_middleware(Express, service=service, routes=routes.HOT)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
     app.include_router(routes.router)
     app.include_router(health.router)
