@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
-from service.api import health, problems, routes
+from service.api import batch, health, problems, routes
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.runtime import Service
@@ -20,8 +21,10 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    app.add_middleware(Express, service=service, routes=routes.HOT)
+    hot = [one for one in (*routes.hot.routes, *batch.router.routes) if isinstance(one, APIRoute)]
+    app.add_middleware(Express, service=service, routes=hot)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
-    app.include_router(routes.router)
+    for router in (routes.hot, batch.router, routes.router):
+        app.include_router(router)
     app.include_router(health.router)
     return app

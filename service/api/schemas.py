@@ -50,11 +50,13 @@ def _moment(value: object) -> datetime:
     )
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What is sent: nothing but the fields that are declared."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class DecisionBody(_Body):
+class DecisionBody(Body):
     """Asks for one decision."""
 
     model_config = ConfigDict(
@@ -100,7 +102,7 @@ class DecisionAnswer(BaseModel):
     expires_at: datetime = Field(description="Feedback after this is late.")
 
 
-class FeedbackBody(_Body):
+class FeedbackBody(Body):
     """Tells what came of a decision: a reward, or one of the workflow's named outcomes."""
 
     model_config = ConfigDict(
