@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from service.api import batch, health, problems, routes
 from service.api.body_limit import BodyLimit
@@ -11,20 +12,34 @@ from service.api.express import Express
 from service.runtime import Service
 
 
+class App(FastAPI):
+    """FastAPI behind a cap on bodies and the express way: what is called most passes nothing else.
+
+    Its only state is the service, and whether that is stopping.
+    """
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(
+            title="Acclimate",
+            version="1",
+            summary="Decisions that adapt to each account within a handful of interactions.",
+            redirect_slashes=False,  # a redirect would drop the body
+        )
+        self.state.service = service
+        problems.install(self)
+        for router in (routes.hot, batch.router, routes.router, health.router):
+            self.include_router(router)
+        hot = (*routes.hot.routes, *batch.router.routes)
+        self._door = BodyLimit(
+            Express(super().__call__, service, [one for one in hot if isinstance(one, APIRoute)]),
+            service.settings.max_body_bytes,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, by the way it takes."""
+        await self._door(scope, receive, send)
+
+
 def create_app(service: Service) -> FastAPI:
-    """The application: its only state is the service, and whether that is stopping."""
-    app = FastAPI(
-        title="Acclimate",
-        version="1",
-        summary="Decisions that adapt to each account within a handful of interactions.",
-        redirect_slashes=False,  # a redirect would drop the body
-    )
-    app.state.service = service
-    problems.install(app)
-    hot = [one for one in (*routes.hot.routes, *batch.router.routes) if isinstance(one, APIRoute)]
-    app.add_middleware(Express, service=service, routes=hot)
-    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
-    for router in (routes.hot, batch.router, routes.router):
-        app.include_router(router)
-    app.include_router(health.router)
-    return app
+    """The application."""
+    return App(service)

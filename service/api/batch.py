@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, SkipValidation, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
 from service.api.answers import Json, decision_answer, feedback_answer
 from service.api.problems import Problem, documented, refusal_of
@@ -40,6 +40,11 @@ router = APIRouter(prefix="/v1", route_class=StrictRoute)
 class FeedbackItem(FeedbackBody):
     """Tells what came of one of several decisions."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"decision_id": "d-17", "outcome": "bought"}]},
+    )
+
     decision_id: Id
 
 
@@ -49,6 +54,13 @@ class FeedbackItem(FeedbackBody):
 class DecisionBatch(Body):
     """Asks for several decisions of one workflow."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"decisions": [{"account_id": "household-17", "context": {}}]}]
+        },
+    )
+
     decisions: Annotated[
         list[SkipValidation[DecisionBody]], Field(min_length=1, max_length=MOST_ITEMS)
     ]
@@ -56,6 +68,11 @@ class DecisionBatch(Body):
 
 class FeedbackBatch(Body):
     """Tells what came of several decisions, in the order in which it is to be learned."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"feedback": [{"decision_id": "d-17", "reward": 1.0}]}]},
+    )
 
     feedback: Annotated[
         list[SkipValidation[FeedbackItem]], Field(min_length=1, max_length=MOST_ITEMS)

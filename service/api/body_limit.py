@@ -13,16 +13,17 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max = max_bytes
+        self._most = str(max_bytes).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the body up to the cap, then hands it on in one piece."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
             await self._app(scope, receive, send)
             return
-        too_large = any(
-            name == b"content-length" and self._is_more(declared)
-            for name, declared in scope["headers"]
-        )
+        too_large = False
+        for name, declared in scope["headers"]:
+            if name == b"content-length":
+                too_large = self._is_more(declared)
         parts: list[bytes] = []
         received = 0
         while not too_large:
@@ -50,8 +51,9 @@ class BodyLimit:
 
     def _is_more(self, declared: bytes) -> bool:
         """Whether this Content-Length is above the cap, however many digits it has."""
+        if len(declared) < len(self._most) and declared.isdigit():
+            return False
         digits = declared.lstrip(b"0")
         if not digits.isdigit():
             return False
-        most = str(self._max).encode()
-        return (len(digits), digits) > (len(most), most)
+        return (len(digits), digits) > (len(self._most), self._most)

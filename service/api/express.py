@@ -62,8 +62,11 @@ class Express:
             return
         try:
             response = await stop.endpoint(service=self._service, **arguments)
-        except EXPECTED_ERRORS as error:
-            response = refusal_of(error).response()
+        except Exception as error:
+            await refusal_of(error).response()(scope, receive, send)
+            if not isinstance(error, EXPECTED_ERRORS):  # a mistake of ours, for the server's log
+                raise
+            return
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> tuple[_Stop | None, dict[str, str]]:
@@ -92,8 +95,12 @@ def _read(
     stop: _Stop, place: dict[str, str], headers: list[tuple[bytes, bytes]], message: Message
 ) -> dict[str, Any] | None:
     """What the function takes; None when anything about the request wants a closer look."""
-    tenants = [value for name, value in headers if name == _TENANT]
-    types = [value for name, value in headers if name == b"content-type"]
+    tenants, types = [], []
+    for name, value in headers:
+        if name == _TENANT:
+            tenants.append(value)
+        elif name == b"content-type":
+            types.append(value)
     if len(types) != 1 or types[0] not in _JSON or len(tenants) > 1 or message.get("more_body"):
         return None
     try:
