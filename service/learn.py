@@ -6,18 +6,27 @@ and brings it to the head.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from contract.spec import WorkflowSpec
 from service.catalog import Catalog
 from service.clock import Clock
 from service.fault_points import reach
 from service.ledger.ledger import Ledger
-from service.ledger.records import Decision, DecisionUnknownError, Feedback, Interaction
+from service.ledger.records import (
+    AccountKey,
+    Decision,
+    DecisionUnknownError,
+    Feedback,
+    Interaction,
+)
 from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
 from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
@@ -35,8 +44,7 @@ class FeedbackError(ValueError):
         self.expected = expected
 
 
-@dataclass(frozen=True)
-class FeedbackRequest:
+class FeedbackRequest(NamedTuple):
     """What came of one decision, as told."""
 
     tenant: str
@@ -64,18 +72,8 @@ class Learner:
         """The committed feedback. Raises DecisionUnknownError, FeedbackError, BodyConflictError
         and LedgerUnavailableError."""
         started = time.perf_counter()
-        now, digest = self._clock(), _digest(request)
         try:
-            recorded = await self._ledger.record_feedback(
-                FeedbackWrite(
-                    tenant=request.tenant,
-                    decision_id=request.decision_id,
-                    feedback_id=request.feedback_id or "",
-                    request_sha256=digest,
-                    received_at_us=now,
-                    interpret=lambda decision: self._interpret(request, decision, now, digest),
-                )
-            )
+            recorded = await self._ledger.record_feedback(self._write(request, self._clock()))
         except DecisionUnknownError:
             self._metrics.feedback_dangling.inc()
             raise
@@ -83,6 +81,38 @@ class Learner:
         await self._fold(recorded)
         self._count(recorded, time.perf_counter() - started)
         return recorded
+
+    async def learn_many(self, requests: Sequence[FeedbackRequest]) -> list[Recorded | Exception]:
+        """For each request what `learn` would give, or the exception it would raise; recorded in
+        one piece, and folded account by account in the order of the requests."""
+        started, now = time.perf_counter(), self._clock()
+        writes = [self._write(request, now) for request in requests]
+        outcomes = await self._ledger.record_feedbacks(writes) if writes else []
+        by_account: defaultdict[AccountKey, list[Recorded]] = defaultdict(list)
+        for outcome in outcomes:
+            if isinstance(outcome, Recorded):
+                by_account[outcome.decision.key].append(outcome)
+            elif isinstance(outcome, DecisionUnknownError):
+                self._metrics.feedback_dangling.inc()
+
+        async def fold(of_one_account: list[Recorded]) -> None:
+            for recorded in of_one_account:
+                await self._fold(recorded)
+                self._count(recorded, time.perf_counter() - started)
+
+        await asyncio.gather(*map(fold, by_account.values()))
+        return outcomes
+
+    def _write(self, request: FeedbackRequest, now: int) -> FeedbackWrite:
+        digest = _digest(request)
+        return FeedbackWrite(
+            tenant=request.tenant,
+            decision_id=request.decision_id,
+            feedback_id=request.feedback_id or "",
+            request_sha256=digest,
+            received_at_us=now,
+            interpret=lambda decision: self._interpret(request, decision, now, digest),
+        )
 
     async def fold_default(self, decision: Decision) -> Recorded | None:
         """Folds the default reward of a decision whose window has closed; None: not due."""

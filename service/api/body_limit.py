@@ -13,19 +13,25 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max = max_bytes
+        self._most = str(max_bytes).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the body up to the cap, then hands it on whole."""
+        """Reads the body up to the cap, then hands it on in one piece."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
             await self._app(scope, receive, send)
             return
-        too_large = self._is_more(dict(scope["headers"]).get(b"content-length", b""))
-        messages: list[Message] = []
+        too_large = False
+        for name, declared in scope["headers"]:
+            if name == b"content-length":
+                too_large = self._is_more(declared)
+        parts: list[bytes] = []
         received = 0
         while not too_large:
             message = await receive()
-            messages.append(message)
-            received += len(message.get("body", b""))
+            if message["type"] != "http.request":  # whoever asked has gone
+                return
+            parts.append(message.get("body", b""))
+            received += len(parts[-1])
             too_large = received > self._max
             if not message.get("more_body", False):
                 break
@@ -34,17 +40,20 @@ class BodyLimit:
             refusal = problem("too-large", 413, [FieldError(field="body", expected=expected)])
             await refusal(scope, receive, send)
             return
-        queue = iter(messages)
+        whole: Message | None = {"type": "http.request", "body": b"".join(parts)}
 
         async def replay() -> Message:
-            return next(queue, None) or await receive()
+            nonlocal whole
+            message, whole = whole, None
+            return message or await receive()
 
         await self._app(scope, replay, send)
 
     def _is_more(self, declared: bytes) -> bool:
         """Whether this Content-Length is above the cap, however many digits it has."""
+        if len(declared) < len(self._most) and declared.isdigit():
+            return False
         digits = declared.lstrip(b"0")
         if not digits.isdigit():
             return False
-        most = str(self._max).encode()
-        return (len(digits), digits) > (len(most), most)
+        return (len(digits), digits) > (len(self._most), self._most)

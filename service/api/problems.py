@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -86,26 +87,48 @@ TITLES = {
 }
 
 
+class Refusal(NamedTuple):
+    """What an error means to whoever asked."""
+
+    kind: str
+    status: int
+    errors: list[FieldError]
+    headers: dict[str, str] | None = None
+
+    def problem(self, within: str = "") -> Problem:
+        """It in words. `within` is what is refused, where that is not a whole body:
+        `decisions.3`."""
+        kind, errors = self.kind, self.errors
+        room = EXPECTATIONS // (min(len(errors), MOST_ERRORS) + 1)
+        shown = [
+            FieldError(
+                field=_within(within, _cut(error.field, LONGEST_FIELD)),
+                expected=_cut(error.expected, room),
+            )
+            for error in errors[:MOST_ERRORS]
+        ]
+        detail = f"{shown[0].field}: expected {shown[0].expected}" if shown else TITLES[kind]
+        if len(errors) > 1:
+            detail += f"; and {len(errors) - 1} more"
+        return Problem(
+            type=f"urn:acclimate:problem:{kind}",
+            title=TITLES[kind],
+            status=self.status,
+            detail=detail,
+            errors=shown,
+        )
+
+    def response(self) -> JSONResponse:
+        """It as the response."""
+        body = self.problem().model_dump()
+        return JSONResponse(body, self.status, self.headers, media_type=MEDIA_TYPE)
+
+
 def problem(
     kind: str, status: int, errors: list[FieldError], headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """The response for one problem."""
-    room = EXPECTATIONS // (min(len(errors), MOST_ERRORS) + 1)
-    shown = [
-        FieldError(field=_cut(error.field, LONGEST_FIELD), expected=_cut(error.expected, room))
-        for error in errors[:MOST_ERRORS]
-    ]
-    detail = f"{shown[0].field}: expected {shown[0].expected}" if shown else TITLES[kind]
-    if len(errors) > 1:
-        detail += f"; and {len(errors) - 1} more"
-    body = Problem(
-        type=f"urn:acclimate:problem:{kind}",
-        title=TITLES[kind],
-        status=status,
-        detail=detail,
-        errors=shown,
-    )
-    return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
+    return Refusal(kind, status, errors, headers).response()
 
 
 EXAMPLES = {
@@ -144,77 +167,77 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Registers the handlers. A path that is not a route is a problem too, never a redirect."""
 
-    @app.exception_handler(RequestValidationError)
-    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        return problem("invalid-request", 422, [_field_error(one) for one in error.errors()])
+    async def respond(_: Request, error: Exception) -> JSONResponse:
+        return refusal_of(error).response()
 
-    @app.exception_handler(MalformedError)
-    async def _malformed(_: Request, error: MalformedError) -> JSONResponse:
-        return problem("malformed", 400, [FieldError(field="body", expected=error.expected)])
+    # The last is for what is raised by mistake: it is raised on when it has been answered.
+    for kind in (*EXPECTED_ERRORS, Exception):
+        app.add_exception_handler(kind, respond)
 
-    @app.exception_handler(ContextError)
-    @app.exception_handler(FeedbackError)
-    async def _misfit(_: Request, error: ContextError | FeedbackError) -> JSONResponse:
-        return problem(
-            "invalid-request", 422, [FieldError(field=error.field, expected=error.expected)]
-        )
 
-    @app.exception_handler(ActionsError)
-    async def _actions(_: Request, error: ActionsError) -> JSONResponse:
-        expected = str(error).removeprefix("expected ")
-        return problem("invalid-request", 422, [FieldError(field="actions", expected=expected)])
+EXPECTED_ERRORS = (
+    RequestValidationError,
+    HTTPException,
+    ContextError,
+    FeedbackError,
+    ActionsError,
+    BodyConflictError,
+    DecisionUnknownError,
+    AccountUnknownError,
+    ErasedError,
+    NotActiveError,
+    NotFoundError,
+    LedgerUnavailableError,
+    MemoryUnavailableError,
+)
 
-    @app.exception_handler(BodyConflictError)
-    async def _conflict(_: Request, error: BodyConflictError) -> JSONResponse:
-        expected = "the body it first came with; a new body needs a new id"
-        return problem("id-conflict", 422, [FieldError(field=error.field, expected=expected)])
 
-    @app.exception_handler(DecisionUnknownError)
-    async def _dangling(_: Request, error: DecisionUnknownError) -> JSONResponse:
-        expected = f"the id of a decision of this tenant, got {str(error)[:LONGEST_VALUE]}"
-        return problem("not-found", 404, [FieldError(field="decision_id", expected=expected)])
-
-    @app.exception_handler(AccountUnknownError)
-    async def _unknown(_: Request, error: AccountUnknownError) -> JSONResponse:
-        expected = "an account that has had a decision"
-        return problem("not-found", 404, [FieldError(field="account_id", expected=expected)])
-
-    @app.exception_handler(ErasedError)
-    async def _erased(_: Request, error: ErasedError) -> JSONResponse:
-        expected = "the id of a decision that was not erased"
-        return problem("erased", 410, [FieldError(field=error.field, expected=expected)])
-
-    @app.exception_handler(NotActiveError)
-    async def _deferred(_: Request, error: NotActiveError) -> JSONResponse:
-        expected = "an activated decision"
-        return problem("not-active", 409, [FieldError(field="decision_id", expected=expected)])
-
-    @app.exception_handler(NotFoundError)
-    async def _absent(_: Request, error: NotFoundError) -> JSONResponse:
-        return problem("not-found", 404, [FieldError(field=error.field, expected=error.expected)])
-
-    @app.exception_handler(LedgerUnavailableError)
-    async def _ledger(_: Request, error: LedgerUnavailableError) -> JSONResponse:
-        log.error("ledger unavailable: %s", kinds(error))
-        return problem("ledger-unavailable", 503, [], {"Retry-After": "1"})
-
-    @app.exception_handler(MemoryUnavailableError)
-    async def _memory(_: Request, error: MemoryUnavailableError) -> JSONResponse:
-        log.error("memory store unavailable: %s", kinds(error))
-        return problem("memory-unavailable", 503, [], {"Retry-After": "1"})
-
-    @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        kind = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(
-            error.status_code, "invalid-request"
-        )
-        headers = dict(error.headers) if error.headers else None
-        return problem(kind, error.status_code, [], headers)
-
-    @app.exception_handler(Exception)
-    async def _bug(_: Request, error: Exception) -> JSONResponse:
-        log.error("unhandled: %s", kinds(error))
-        return problem("internal", 500, [])
+def refusal_of(error: Exception) -> Refusal:
+    """What any exception means to whoever asked; those that are nobody's fault are logged."""
+    match error:
+        case RequestValidationError():
+            return Refusal("invalid-request", 422, [_field_error(one) for one in error.errors()])
+        case MalformedError():
+            return Refusal("malformed", 400, [FieldError(field="body", expected=error.expected)])
+        case ContextError() | FeedbackError():
+            errors = [FieldError(field=error.field, expected=error.expected)]
+            return Refusal("invalid-request", 422, errors)
+        case ActionsError():
+            expected = str(error).removeprefix("expected ")
+            errors = [FieldError(field="actions", expected=expected)]
+            return Refusal("invalid-request", 422, errors)
+        case BodyConflictError():
+            expected = "the body it first came with; a new body needs a new id"
+            return Refusal("id-conflict", 422, [FieldError(field=error.field, expected=expected)])
+        case DecisionUnknownError():
+            expected = f"the id of a decision of this tenant, got {str(error)[:LONGEST_VALUE]}"
+            return Refusal("not-found", 404, [FieldError(field="decision_id", expected=expected)])
+        case AccountUnknownError():
+            expected = "an account that has had a decision"
+            return Refusal("not-found", 404, [FieldError(field="account_id", expected=expected)])
+        case ErasedError():
+            expected = "the id of a decision that was not erased"
+            return Refusal("erased", 410, [FieldError(field=error.field, expected=expected)])
+        case NotActiveError():
+            expected = "an activated decision"
+            return Refusal("not-active", 409, [FieldError(field="decision_id", expected=expected)])
+        case NotFoundError():
+            errors = [FieldError(field=error.field, expected=error.expected)]
+            return Refusal("not-found", 404, errors)
+        case LedgerUnavailableError():
+            log.error("ledger unavailable: %s", kinds(error))
+            return Refusal("ledger-unavailable", 503, [], {"Retry-After": "1"})
+        case MemoryUnavailableError():
+            log.error("memory store unavailable: %s", kinds(error))
+            return Refusal("memory-unavailable", 503, [], {"Retry-After": "1"})
+        case HTTPException(status_code=status, headers=headers):
+            kind = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(
+                status, "invalid-request"
+            )
+            return Refusal(kind, status, [], dict(headers) if headers else None)
+        case _:
+            log.error("unhandled: %s", kinds(error))
+            return Refusal("internal", 500, [])
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
@@ -239,7 +262,7 @@ EXPECTED = {
 }
 
 
-def _field_error(error: dict[str, Any]) -> FieldError:
+def _field_error(error: Mapping[str, Any]) -> FieldError:
     """One of pydantic's errors as field and expectation, without echoing the input."""
     place, *location = error["loc"]
     message = EXPECTED.get(error["type"], error["msg"])
@@ -247,6 +270,12 @@ def _field_error(error: dict[str, Any]) -> FieldError:
         message = PATTERNS.get(error["ctx"]["pattern"], message)
     expected = re.sub(r"^(Input should be|Value error,) ", "", message)
     return FieldError(field=".".join(map(str, location)) or str(place), expected=expected)
+
+
+def _within(place: str, field: str) -> str:
+    if not place or field == "body":
+        return place or field
+    return f"{place}.{field}"
 
 
 def _cut(text: str, most_bytes: int) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
 
 from service.api.account_schemas import AuditRecord, rederived_record
+from service.api.answers import (
+    Json,
+    decision_answer,
+    feedback_answer,
+    feedback_record,
+    moment,
+    workflow_record,
+)
 from service.api.problems import NotFoundError, documented
 from service.api.schemas import (
     AccountRecord,
@@ -16,7 +22,6 @@ from service.api.schemas import (
     DecisionBody,
     FeedbackAnswer,
     FeedbackBody,
-    FeedbackRecord,
     PathId,
     Tenant,
     WorkflowList,
@@ -26,18 +31,12 @@ from service.api.strict import StrictRoute
 from service.catalog import Workflow
 from service.clock import to_us
 from service.decide import DecisionRequest
-from service.learn import FeedbackRequest, status
-from service.ledger.records import (
-    Account,
-    AccountKey,
-    Decision,
-    DecisionUnknownError,
-    ErasedError,
-    Feedback,
-)
-from service.ledger.settle import Recorded
+from service.learn import FeedbackRequest
+from service.ledger.records import Account, AccountKey, DecisionUnknownError, ErasedError
 from service.runtime import Service
 
+hot = APIRouter(prefix="/v1", route_class=StrictRoute)
+"""The routes that are called most; they take the express way."""
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 
@@ -49,7 +48,7 @@ async def running(request: Request) -> Service:
 Running = Annotated[Service, Depends(running)]
 
 
-@router.post(
+@hot.post(
     "/workflows/{workflow}/decisions",
     response_model=None,
     responses={200: {"model": DecisionAnswer}, **documented(400, 404, 410, 413, 422, 503)},
@@ -61,19 +60,12 @@ async def decide(
     """Choose an action for an account, now. Durable before the answer leaves."""
     decision = await service.decider.decide(
         served_workflow(service, workflow),
-        DecisionRequest(
-            tenant,
-            body.account_id,
-            body.context,
-            body.decision_id,
-            body.episode_id,
-            body.actions,
-        ),
+        decision_request(tenant, body),
     )
-    return _json(DecisionAnswer(**_answer(decision)))
+    return Json(decision_answer(decision))
 
 
-@router.post(
+@hot.post(
     "/decisions/{decision_id}/feedback",
     response_model=None,
     responses={200: {"model": FeedbackAnswer}, **documented(400, 404, 409, 410, 413, 422, 503)},
@@ -83,18 +75,8 @@ async def learn(
     service: Running, decision_id: PathId, body: FeedbackBody, tenant: Tenant = "default"
 ) -> Response:
     """Tell what came of a decision. The account's next decision knows it."""
-    recorded = await service.learner.learn(
-        FeedbackRequest(
-            tenant,
-            decision_id,
-            body.reward,
-            body.outcome,
-            body.feedback_id,
-            body.episode_end,
-            None if body.occurred_at is None else to_us(body.occurred_at),
-        )
-    )
-    return _json(_feedback_answer(recorded))
+    recorded = await service.learner.learn(feedback_request(tenant, decision_id, body))
+    return Json(feedback_answer(recorded))
 
 
 @router.get(
@@ -116,12 +98,13 @@ async def read_decision(
         raise DecisionUnknownError(decision_id)
     came_of_it = await service.ledger.feedback(tenant, decision_id)
     return AuditRecord(
-        **_answer(decision),
+        **decision_answer(decision),
         spec_version=decision.spec_version,
         context=decision.context,
         asked_for=decision.asked_for,
         draw=decision.draw,
-        feedback=[_feedback_record(one) for one in came_of_it],
+        activated_at=None if decision.activated_at_us is None else moment(decision.activated_at_us),
+        feedback=[feedback_record(one) for one in came_of_it],
         rederived=rederived_record(await service.rederiver.rederive(decision))
         if rederive
         else None,
@@ -159,8 +142,8 @@ def account_record(account: Account, served: Workflow) -> AccountRecord:
         adapted_at=adaptation.adapted_at,
         recent_reward=sum(recent) / len(recent) if recent else None,
         target_reward=served.spec.adaptation.target,
-        created_at=_moment(account.created_at_us),
-        updated_at=_moment(account.updated_at_us),
+        created_at=moment(account.created_at_us),
+        updated_at=moment(account.updated_at_us),
     )
 
 
@@ -168,18 +151,39 @@ def account_record(account: Account, served: Workflow) -> AccountRecord:
 async def list_workflows(service: Running) -> WorkflowList:
     """Every workflow being served, with its whole spec."""
     served = service.catalog.workflows.values()
-    return WorkflowList(workflows=[_workflow_record(one) for one in served])
+    return WorkflowList(workflows=[workflow_record(one) for one in served])
 
 
 @router.get("/workflows/{workflow}", responses=documented(404, 422), tags=["workflows"])
 async def read_workflow(service: Running, workflow: str) -> WorkflowRecord:
     """One workflow being served."""
-    return _workflow_record(served_workflow(service, workflow))
+    return workflow_record(served_workflow(service, workflow))
 
 
-def _json(answer: BaseModel) -> Response:
-    """Straight to bytes: the hot routes do without FastAPI's walk over the answer."""
-    return Response(answer.model_dump_json(), media_type="application/json")
+def decision_request(tenant: str, body: DecisionBody) -> DecisionRequest:
+    """The body in the engine's words."""
+    return DecisionRequest(
+        tenant,
+        body.account_id,
+        body.context,
+        body.decision_id,
+        body.episode_id,
+        body.actions,
+        body.mode,
+    )
+
+
+def feedback_request(tenant: str, decision_id: str, body: FeedbackBody) -> FeedbackRequest:
+    """The body in the engine's words."""
+    return FeedbackRequest(
+        tenant,
+        decision_id,
+        body.reward,
+        body.outcome,
+        body.feedback_id,
+        body.episode_end,
+        None if body.occurred_at is None else to_us(body.occurred_at),
+    )
 
 
 def served_workflow(service: Service, name: str) -> Workflow:
@@ -189,68 +193,3 @@ def served_workflow(service: Service, name: str) -> Workflow:
         known = sorted(service.catalog.workflows)
         raise NotFoundError("workflow", f"one of {known}, got {name[:64]!r}")
     return served
-
-
-def _answer(decision: Decision) -> dict[str, object]:
-    """The same decision always gives the same answer, first time and under retry."""
-    assert decision.head is not None
-    return {
-        "decision_id": decision.decision_id,
-        "workflow": decision.key.workflow,
-        "account_id": decision.key.account_id,
-        "episode_id": decision.episode_id,
-        "action": decision.action,
-        "probability": decision.probability,
-        "reason": decision.reason,
-        "policy": decision.policy,
-        "memory_position": decision.head.position,
-        "memory_generation": decision.head.generation,
-        "limits": decision.limits,
-        "created_at": _moment(decision.created_at_us),
-        "expires_at": _moment(decision.expires_at_us),
-    }
-
-
-def _feedback_answer(recorded: Recorded) -> FeedbackAnswer:
-    given = recorded.feedback
-    return FeedbackAnswer(
-        decision_id=given.decision_id,
-        feedback_id=given.feedback_id or None,
-        status=status(recorded),
-        reward=given.reward,
-        late=given.late,
-        memory_position=given.head.position if given.head else None,
-    )
-
-
-def _feedback_record(given: Feedback) -> FeedbackRecord:
-    return FeedbackRecord(
-        feedback_id=given.feedback_id or None,
-        kind=given.kind,
-        reward=given.reward,
-        outcome=given.outcome,
-        episode_end=given.episode_end,
-        late=given.late,
-        memory_position=given.head.position if given.head else None,
-        occurred_at=None if given.occurred_at_us is None else _moment(given.occurred_at_us),
-        received_at=_moment(given.received_at_us),
-    )
-
-
-def _workflow_record(workflow: Workflow) -> WorkflowRecord:
-    spec = workflow.spec
-    return WorkflowRecord(
-        workflow=spec.workflow,
-        description=spec.description,
-        version=workflow.version,
-        sha256=spec.sha256,
-        policy=spec.policy,
-        actions=list(spec.action_ids),
-        spec=spec,
-    )
-
-
-def _moment(moment_us: int) -> datetime:
-    return datetime.fromtimestamp(moment_us // 1_000_000, UTC).replace(
-        microsecond=moment_us % 1_000_000
-    )
