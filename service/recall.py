@@ -28,7 +28,7 @@ from service.ledger.records import (
     Past,
     Snapshot,
 )
-from service.memory.codec import CorruptMemoryError, decode, encode
+from service.memory.codec import CorruptMemoryError, account_name, decode, encode
 from service.memory.store import MemoryStore, MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 
@@ -248,7 +248,7 @@ class Recall:
         """The memory that `past` begins at. Raises CorruptMemoryError."""
         if past.snapshot is None:
             return StoredMemory(workflow.blank(), past.start)
-        kept = decode(past.snapshot, workflow.policy.identity, _name(key))
+        kept = decode(past.snapshot, workflow.policy.identity, account_name(key))
         return StoredMemory(kept.memory, past.start)
 
     def keep(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
@@ -259,7 +259,7 @@ class Recall:
             identity.policy,
             identity.digest.hex(),
             stored.head,
-            encode(stored, identity, _name(key)),
+            encode(stored, identity, account_name(key)),
             self._clock(),
         )
         task = asyncio.create_task(self._keep(snapshot))
@@ -325,11 +325,6 @@ class Recall:
             spec = self._catalog.spec(workflow.name, interaction.spec_version)
             memory = workflow.fold(memory, interaction, spec)
         return memory
-
-
-def _name(key: AccountKey) -> str:
-    """Whose a kept memory is: another account's is refused by its checksum."""
-    return "|".join(key)
 
 
 def _before(head: Head) -> Head:

@@ -16,7 +16,7 @@ from service.catalog import Workflow
 from service.ledger.ledger import Ledger
 from service.ledger.records import Account, AccountKey, AccountUnknownError, Head, Snapshot
 from service.ledger.scan import read_accounts, read_snapshots
-from service.memory.codec import CorruptMemoryError, decode
+from service.memory.codec import CorruptMemoryError, account_name, decode
 from service.memory.store import MemoryStore, StoredMemory
 from service.recall import Recall
 
@@ -124,7 +124,9 @@ def ground(workflow: Workflow, account: Account, kept: Iterable[Snapshot]) -> St
     for snapshot in kept:
         if snapshot.head.position >= account.kept_above:
             try:
-                memory = decode(snapshot.memory, workflow.policy.identity).memory
+                memory = decode(
+                    snapshot.memory, workflow.policy.identity, account_name(snapshot.key)
+                ).memory
             except CorruptMemoryError:
                 continue
             return StoredMemory(memory, Head(account.head.generation, snapshot.head.position))

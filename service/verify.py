@@ -17,7 +17,7 @@ from service.ledger.past import PAGE
 from service.ledger.records import Account, AccountKey, Head, Snapshot
 from service.ledger.recount import History, HistoryError, recount
 from service.ledger.scan import Scope, State, read_all_accounts, read_folded, read_state
-from service.memory.codec import CorruptMemoryError, decode
+from service.memory.codec import CorruptMemoryError, account_name, decode
 from service.memory.store import MemoryStore, StoredMemory
 from service.recall import Recall, UnreadablePastError
 from service.replay import account_digest, digest_of, ground, joint_digest, same
@@ -193,7 +193,9 @@ class Verifier:
             if memory is None or position > memory.head.position:
                 memory = await self._advance(workflow, look, memory, Head(generation, position))
             try:
-                found = decode(snapshot.memory, workflow.policy.identity)
+                found = decode(
+                    snapshot.memory, workflow.policy.identity, account_name(snapshot.key)
+                )
             except CorruptMemoryError as error:
                 look.differs("snapshot", f"kept at position {position} is not whole: {error}")
                 continue

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 
 from contract.policy import Memory
-from service.ledger.records import Head
+from service.ledger.records import AccountKey, Head
 from service.memory.store import PolicyIdentity, StoredMemory
 
 MAGIC = b"ACM\x02"
@@ -25,6 +25,11 @@ HEAD_BYTES = slice(len(MAGIC), len(MAGIC) + 16)
 
 class CorruptMemoryError(ValueError):
     """The bytes are not a whole memory of this policy. The message says what is off."""
+
+
+def account_name(key: AccountKey) -> str:
+    """The name that a memory is kept under beside its account's past."""
+    return "|".join(key)
 
 
 def encode(stored: StoredMemory, policy: PolicyIdentity, name: str = "") -> bytes:

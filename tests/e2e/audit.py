@@ -13,7 +13,7 @@ from contract.encode import check_context
 from service.ledger.records import Account, AccountKey, Decision
 from service.ledger.rows import to_account, to_decision
 from service.ledger.tables import accounts, decisions, feedback, generations, snapshots
-from service.memory.codec import decode
+from service.memory.codec import account_name, decode
 from service.memory.store import StoredMemory
 from service.runtime import Service
 from tests.e2e.events import Events
@@ -99,7 +99,7 @@ async def snapshots_are_replays(service: Service) -> None:
     for account in await all_accounts(service):
         workflow = service.catalog.workflows[account.key.workflow]
         for row in await _rows(service, snapshots, account.key):
-            kept = decode(row.memory, workflow.policy.identity, "|".join(account.key))
+            kept = decode(row.memory, workflow.policy.identity, account_name(account.key))
             head = account.head._replace(position=row.position)
             replayed = await service.recall.fresh(workflow, account.key, head)
             assert _bytes(kept) == _bytes(replayed.memory)

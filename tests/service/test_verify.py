@@ -19,7 +19,7 @@ from service.ledger.records import Account, AccountKey, Generation, Head
 from service.ledger.recount import History, HistoryError, recount
 from service.ledger.scan import Folded
 from service.ledger.tables import snapshots
-from service.memory.codec import decode, encode
+from service.memory.codec import account_name, decode, encode
 from service.memory.store import StoredMemory
 from service.settings import Settings
 from tests.service.conftest import WORKFLOW, Client, Open
@@ -149,8 +149,9 @@ async def test_a_kept_memory_that_is_off_is_named(either: Client) -> None:
     with either.service.ledger._engine.begin() as connection:
         data = connection.scalar(select(snapshots.c.memory).where(ours))
         assert data is not None
-        stored = decode(data, identity)
-        wrong = encode(StoredMemory(bent(stored), stored.head), identity)
+        name = account_name(AccountKey("default", "help", "d"))
+        stored = decode(data, identity, name)
+        wrong = encode(StoredMemory(bent(stored), stored.head), identity, name)
         connection.execute(update(snapshots).where(ours).values(memory=wrong))
         whole = snapshots.c.account_id == "a"
         connection.execute(update(snapshots).where(whole).values(memory=b"torn"))
