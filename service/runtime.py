@@ -66,7 +66,7 @@ async def open_service(
     ledger = Ledger.open(settings.ledger, metrics.observe_commit, key=key)
     try:
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
-        memories = _open_memories(settings, ledger, metrics)
+        memories = open_memories(settings, ledger, metrics)
         recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
         learner = Learner(ledger, recall, catalog, metrics, clock)
         service = Service(
@@ -148,7 +148,8 @@ def example_context(spec: WorkflowSpec) -> dict[str, Any]:
     return example
 
 
-def _open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:
+def open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:
+    """Where the settings say that memories are kept."""
     if settings.redis_url is None:
         return InProcessMemoryStore(settings.in_process_memories)
     from service.memory.redis_store import RedisMemoryStore  # only the production extra has redis
