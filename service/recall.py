@@ -273,11 +273,16 @@ class Recall:
         except LedgerUnavailableError as error:
             log.warning("a snapshot was not kept: %s", type(error).__name__)
 
-    async def close(self) -> None:
+    async def drain(self) -> None:
         """Returns when every snapshot on its way is kept."""
+        await asyncio.gather(*self._keeping)
+
+    async def close(self) -> None:
+        """Gives up bringing accounts over, and drains."""
         for bringing in self._bringing.values():
             bringing.cancel()
-        await asyncio.gather(*self._bringing.values(), *self._keeping, return_exceptions=True)
+        await asyncio.gather(*self._bringing.values(), return_exceptions=True)
+        await self.drain()
         self._folder.shutdown(wait=False, cancel_futures=True)
 
     async def _swap(

@@ -156,7 +156,7 @@ class Pair:
         service = self.replicas[0]
         await audit.nothing_is_half_done(service)
         await audit.decisions_follow_from_their_past(service)
-        await service.recall.close()
+        await service.recall.drain()
         await audit.snapshots_are_replays(service)
         await audit.memories_equal_their_replays(service, within_seconds=0)
 

@@ -56,7 +56,7 @@ async def live(client: Client, time: Time, account: str, prefix: str, tenant: st
                 await client.learn(f"{prefix}{n}", reward=reward, feedback_id=piece, tenant=tenant)
     time.pass_seconds(101)
     await client.service.jobs.fold_defaults()
-    await client.service.recall.close()
+    await client.service.recall.drain()
 
 
 @pytest.fixture

@@ -30,12 +30,12 @@ async def interact(client: Client, count: int, first: int = 1) -> None:
     for n in range(first, first + count):
         await client.decide("a", decision_id=f"d{n}", actions=[("mail", "call")[n % 2]])
         await client.learn(f"d{n}", reward=(n % 5) - 1, feedback_id="first")
-        await client.service.recall.close()
+        await client.service.recall.drain()
 
 
 async def kept(client: Client) -> list[tuple[int, int]]:
     """Position and generation of the account's snapshots."""
-    await client.service.recall.close()
+    await client.service.recall.drain()
     columns = snapshots.c
     query = select(columns.position, columns.generation).where(columns.account_id == "a")
     found = await client.service.ledger.read(lambda it: it.execute(query).all())
@@ -47,7 +47,7 @@ async def folds(client: Client) -> int:
     recall, workflow = client.service.recall, client.service.catalog.workflows["help"]
     from_snapshot = await recall.fresh(workflow, KEY, from_snapshots=True)
     from_nothing = await recall.fresh(workflow, KEY)
-    await recall.close()
+    await recall.drain()
     assert from_snapshot.complete
     assert from_snapshot.memory.head == from_nothing.memory.head
     assert same(from_snapshot.memory.memory, from_nothing.memory.memory)

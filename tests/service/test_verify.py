@@ -54,7 +54,7 @@ async def live(client: Client) -> None:
     await client.http.delete("/v1/workflows/help/accounts/c")
     await client.interact("c")
     await client.decide("young")
-    await client.service.recall.close()
+    await client.service.recall.drain()
 
 
 async def verified(client: Client, **query: Any) -> dict[str, Any]:
