@@ -16,6 +16,7 @@ from contract.adaptation import (
     gap_target,
     mean_bounds,
     observe,
+    revise,
 )
 from contract.spec import AdaptationTarget, Reward
 
@@ -169,6 +170,69 @@ def test_observing_leaves_the_earlier_state_as_it_was() -> None:
     before = lived([0, 1, 1], target_of(0.45))[-1]
     observe(before, 1.0, target_of(0.45), COINS)
     assert before == AccountAdaptation(3, (0, 1, 1))
+
+
+# A revised reward
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=20),
+    st.integers(0, 19),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_a_revised_window_is_the_window_of_the_revised_past(
+    rewards: list[float], back: int, reward: float
+) -> None:
+    back %= len(rewards)
+    target = target_of(0.45, hysteresis=0.1)
+    state = revise(lived(rewards, target)[-1], back, reward, target, COINS)
+    place = len(rewards) - 1 - back
+    straight = lived([*rewards[:place], reward, *rewards[place + 1 :]], target)[-1]
+    assert (state.interactions, state.recent) == (straight.interactions, straight.recent)
+
+
+def test_a_revision_adapts_an_account_now_and_not_in_hindsight() -> None:
+    target = target_of(0.45)
+    before = lived([0, 1, 1, 0, 0], target)[-1]  # 1, 1, 0, 0
+    after = revise(before, 0, 1.0, target, COINS)  # 1, 1, 0, 1
+    assert (before.phase, before.adapted_at) == ("adapting", None)
+    assert (after.phase, after.adapted_at) == ("adapted", 5)
+    assert after.recent == (1, 1, 0, 1)
+
+
+def test_what_was_concluded_on_the_way_stays_concluded() -> None:
+    target = target_of(0.45, hysteresis=0.1)
+    adapted = lived([1, 1, 1, 1, 0], target)[-1]
+    lower = revise(adapted, 2, 0.0, target, COINS)  # 1, 0, 1, 0: within its bounds
+    assert (lower.phase, lower.adapted_at) == ("adapted", 4)
+    regressed = revise(revise(lower, 3, 0.0, target, COINS), 1, 0.0, target, COINS)
+    assert (regressed.phase, regressed.adapted_at) == ("regressed", 4)
+    again = regressed
+    for back in range(4):
+        again = revise(again, back, 1.0, target, COINS)
+    assert (again.phase, again.adapted_at) == ("adapted", 4)
+
+
+@pytest.mark.parametrize("back", [4, 5, 100])
+def test_a_reward_that_has_left_the_window_changes_nothing(back: int) -> None:
+    target = target_of(0.45)
+    state = lived([0, 0, 0, 0, 1, 1], target)[-1]
+    assert revise(state, back, 1.0, target, COINS) == state
+
+
+def test_a_window_that_is_not_full_is_revised_and_not_judged() -> None:
+    target = target_of(0.45)
+    state = revise(lived([0, 1, 1], target)[-1], 2, 1.0, target, COINS)
+    assert state == AccountAdaptation(3, (1, 1, 1), "adapting", None)
+    assert revise(AccountAdaptation(), 0, 1.0, target, COINS) == AccountAdaptation()
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=20), st.integers(0, 19))
+def test_revising_to_the_same_reward_changes_nothing(rewards: list[float], back: int) -> None:
+    target = target_of(0.45, hysteresis=0.1)
+    state = lived(rewards, target)[-1]
+    back %= len(rewards)
+    assert revise(state, back, rewards[len(rewards) - 1 - back], target, COINS) == state
 
 
 # A cohort

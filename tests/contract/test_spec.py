@@ -202,6 +202,18 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "guardrails.safe_action",
         "must be one of ['wait', 'mail'], got 'email'",
     ),
+    "an aggregation nobody knows": (
+        "default_reward: -1}",
+        "default_reward: -1, aggregation: median}  # HERE",
+        "feedback.aggregation",
+        "'earliest', 'latest', 'sum', 'mean', 'min' or 'max'",
+    ),
+    "a late policy nobody knows": (
+        "default_reward: -1}",
+        "default_reward: -1, late: replace}  # HERE",
+        "feedback.late",
+        "'ignore', 'apply' or 'rebuild'",
+    ),
     "limits without a safe action": (
         "guardrails:\n",
         "guardrails: # HERE\n",
@@ -484,6 +496,7 @@ def test_what_a_file_leaves_out_has_its_documented_default() -> None:
     assert (spec.reward.min, spec.reward.max, spec.reward.outcomes) == (0, 1, {})
     assert spec.feedback.window_seconds == 24 * 3600
     assert (spec.feedback.default_reward, spec.feedback.late) == (None, "ignore")
+    assert spec.feedback.aggregation == "earliest"
     assert (spec.guardrails.limits, spec.guardrails.safe_action) == ([], None)
     assert (spec.adaptation.window, spec.adaptation.level) == (10, 0.8)
     assert spec.context == {}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.spec import WorkflowSpec, parse_workflow
+from contract.spec import Aggregation, WorkflowSpec, parse_workflow
 from tests.contract.test_spec import SPEC
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
@@ -62,7 +62,11 @@ def workflows(draw: st.DrawFn) -> dict[str, Any]:
             "max": high,
             "outcomes": draw(st.dictionaries(NAMES, rewards, max_size=3)),
         },
-        "feedback": {"default_reward": draw(st.none() | rewards)},
+        "feedback": {
+            "default_reward": draw(st.none() | rewards),
+            "late": draw(st.sampled_from(["ignore", "apply", "rebuild"])),
+            "aggregation": draw(st.sampled_from(get_args(Aggregation))),
+        },
         "guardrails": {
             "limits": [
                 {"name": name, "forbid": draw(st.text(min_size=1, max_size=20))}
@@ -127,6 +131,42 @@ def test_the_canonical_text_is_the_one_that_ledgers_already_hold() -> None:
         '"horizon":{"floor":0.05,"interactions":100},"policy":"p/1",'
         '"reward":{"max":1.0,"min":0.0,"outcomes":{}},"schema":1,"workflow":"w"}'
     )
+
+
+FEEDBACK = "feedback: {window_seconds: 100, default_reward: -1}"
+
+
+def with_feedback(more: str) -> WorkflowSpec:
+    """The spec whose feedback says more."""
+    assert FEEDBACK in SPEC
+    return parse_workflow(SPEC.replace(FEEDBACK, FEEDBACK[:-1] + more + "}"))
+
+
+def test_a_file_that_does_not_say_how_feedback_adds_up_keeps_its_identity() -> None:
+    """Ledgers of before files could say it hold these hashes."""
+    pinned = "c3b931e3572f73e4a9601b53c56a4f8bea399ffde6c64b4fdc7aef54fab588d6"
+    assert parse_workflow(SPEC).sha256 == pinned
+    assert with_feedback(", aggregation: earliest").sha256 == pinned
+    assert parse_workflow(SPEC).feedback.aggregation == "earliest"
+
+
+@pytest.mark.parametrize("aggregation", get_args(Aggregation)[1:])
+def test_another_aggregation_is_another_identity_and_comes_back_from_the_ledger(
+    aggregation: str,
+) -> None:
+    spec = with_feedback(f", aggregation: {aggregation}")
+    assert spec.sha256 != parse_workflow(SPEC).sha256
+    assert json.loads(spec.canonical)["feedback"]["aggregation"] == aggregation
+    again = WorkflowSpec.model_validate_json(spec.canonical)
+    assert again == spec
+    assert again.feedback.aggregation == aggregation
+    assert again.sha256 == spec.sha256
+
+
+def test_what_rebuilds_is_another_identity_than_what_ignores_or_applies() -> None:
+    hashes = {with_feedback(f", late: {late}").sha256 for late in ("ignore", "apply", "rebuild")}
+    assert len(hashes) == 3
+    assert with_feedback(", late: rebuild").feedback.late == "rebuild"
 
 
 @pytest.mark.parametrize(
