@@ -103,13 +103,21 @@ async def open_service(
             yield service
         finally:
             if jobs is not None:
-                jobs.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await jobs
+                await end(jobs)
             await recall.close()
             await memories.close()
     finally:
         await ledger.close()
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancels `task` until it has ended: before Python 3.12, `asyncio.wait_for` forgets that it was
+    cancelled where it has an answer at that very moment."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def warm_up(workflow: Workflow) -> None:

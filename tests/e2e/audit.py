@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Row, Table, select, text
 
 from contract.encode import check_context
 from service.ledger.records import Account, AccountKey, Decision
@@ -47,10 +47,10 @@ async def nothing_is_lost(service: Service, events: Events) -> None:
 
 async def nothing_is_half_done(service: Service) -> None:
     """Heads, counts and windows are those of the events: positions and generations have no gap."""
-    for account in await all_accounts(service):
-        made = await _rows(service, decisions, account.key)
-        came = await _rows(service, feedback, account.key)
-        opened = await _rows(service, generations, account.key)
+    for one in await all_accounts(service):
+        account, made, came, opened = await _at_one_moment(
+            service, one.key, decisions, feedback, generations
+        )
         assert account.decisions == len(made)
         assert sorted(row.generation for row in opened) == list(
             range(1, account.head.generation + 1)
@@ -98,7 +98,8 @@ async def snapshots_are_replays(service: Service) -> None:
     """Every memory that is kept in the ledger is a prefix of its account's past, bit for bit."""
     for account in await all_accounts(service):
         workflow = service.catalog.workflows[account.key.workflow]
-        for row in await _rows(service, snapshots, account.key):
+        account, rows = await _at_one_moment(service, account.key, snapshots)
+        for row in rows:
             kept = decode(row.memory, workflow.policy.identity, account_name(account.key))
             head = account.head._replace(position=row.position)
             replayed = await service.recall.fresh(workflow, account.key, head)
@@ -137,16 +138,23 @@ async def all_accounts(service: Service) -> list[Account]:
     return [to_account(row) for row in rows]
 
 
-async def _rows(service: Service, table: Table, key: AccountKey) -> Rows:
-    columns = table.c
-    query = select(table).where(
-        columns.tenant == key.tenant,
-        columns.workflow == key.workflow,
-        columns.account_id == key.account_id,
-    )
+async def _at_one_moment(service: Service, key: AccountKey, *tables: Table) -> Any:
+    """The account, and its rows of each table, as they are together."""
 
-    def read(connection: Connection) -> Rows:
+    def rows(connection: Connection, table: Table) -> Rows:
+        columns = table.c
+        query = select(table).where(
+            columns.tenant == key.tenant,
+            columns.workflow == key.workflow,
+            columns.account_id == key.account_id,
+        )
         return list(connection.execute(query).all())
+
+    def read(connection: Connection) -> tuple[Any, ...]:
+        if connection.dialect.name == "postgresql":  # SQLite reads so anyhow
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        (account,) = rows(connection, accounts)
+        return to_account(account), *(rows(connection, table) for table in tables)
 
     return await service.ledger.read(read)
 
