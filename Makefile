@@ -28,7 +28,7 @@ VERSIONS := pyproject.toml constraints.txt
 help: ## this page
 	@echo "Acclimate: decisions that adapt to each account within a handful of interactions."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Start with 'make demo'; the first run of a target installs what it needs into $(VENV)."
 	@echo "Options pass through ARGS: make demo ARGS='--help', make test ARGS='tests/contract -x'."
@@ -40,6 +40,10 @@ demo: $(VENV)/.demo ## real households adapt through the live service, in minute
 .PHONY: serve
 serve: $(VENV)/.demo ## keep a service up, memory in-process, ledger in ./data (Ctrl-C ends it)
 	@$(BIN)/python -m service $(ARGS)
+
+.PHONY: bench-serving
+bench-serving: $(VENV)/.bench ## the service beside a bare echo: requests/s, latency, accounts, replay
+	@$(BIN)/acclimate bench serving $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test ## style, types and the one-way imports
@@ -82,6 +86,11 @@ $(VENV)/.made:
 $(VENV)/.demo: $(VENV)/.made $(VERSIONS)
 	@echo "Installing the service and the demo into $(VENV) (no torch; a minute or two) ..."
 	@$(PIP_INSTALL) -c constraints.txt -e '.[demo]' 2>&1 | $(HUSH_PIP)
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.made $(VERSIONS)
+	@echo "Installing the service and real servers into $(VENV) (no torch; a minute or two) ..."
+	@$(PIP_INSTALL) -c constraints.txt -e '.[production,test]' 2>&1 | $(HUSH_PIP)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made $(VERSIONS)

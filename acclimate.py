@@ -4,6 +4,7 @@ import typer
 
 import benchmarks.cli
 import service.cli
+import service.ledger_cli
 import training.cli
 import training.evaluate_cli
 
@@ -14,7 +15,9 @@ main = typer.Typer(
     epilog="Start with `acclimate demo`, then `acclimate serve`.",
 )
 main.command("demo")(benchmarks.cli.demo)
+main.add_typer(benchmarks.cli.bench, name="bench")
 main.command("serve")(service.cli.serve_command)
+main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 main.add_typer(training.cli.train_app, name="train")
 main.command("export")(training.cli.export)

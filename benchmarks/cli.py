@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -25,11 +22,21 @@ from rich.progress import (
 from benchmarks import demo as households
 from benchmarks.demo_report import how_to_go_on, report
 from benchmarks.demo_scores import to_json
+from benchmarks.interruption import ended_like_ctrl_c
 from benchmarks.service_process import ServiceError
+from benchmarks.serving_cli import serving
 from contract.spec import SpecError
 from training.tasks.households import HouseholdsMissingError
 
 app = typer.Typer(help="Measurements beside peers.")
+bench = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True)
+bench.command("serving")(serving)
+
+
+@bench.callback()
+def measurements() -> None:
+    """Measure the service on this machine."""
+
 
 FAILED = 1
 BAD_INPUT = 2
@@ -84,7 +91,7 @@ def demo(
             f"expected at least the service's {seeds}", param_hint="--baseline-seeds"
         )
     try:
-        with _ended_like_ctrl_c(), _Bars(notes) as bars:
+        with ended_like_ctrl_c(), _Bars(notes) as bars:
             result = households.run(settings, bars)
     except (
         households.DemoError,
@@ -167,15 +174,3 @@ class _Bars:
 
     def advance(self, stage: str) -> None:
         self._progress.advance(self._tasks[stage])
-
-
-@contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the block as Ctrl-C does, so that it cleans up."""
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

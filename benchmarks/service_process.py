@@ -1,4 +1,4 @@
-"""The service as a process of its own, embedded profile, on a free port and a temporary folder.
+"""The service as a process of its own, on a free port and a temporary folder.
 
 It ends with the `with` block, however that ends, and takes its folder with it.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,20 +28,16 @@ class ServiceError(RuntimeError):
     """The service did not start, or died. The message ends with the tail of its log."""
 
 
-class ServiceProcess:
-    """`python -m service` over one data folder; it may be stopped and started on the same port."""
+class ServerProcess:
+    """A server that says at /readyz when it is up; it may be stopped and started on its port."""
 
-    def __init__(
-        self, folder: Path, *, workflows: Path, policies: Path, settings: Mapping[str, str]
-    ) -> None:
-        """Not started yet. `settings` are ACCLIMATE_ variables, given whole."""
+    name = "the server"
+
+    def __init__(self, folder: Path, command: Sequence[str], settings: Mapping[str, str]) -> None:
+        """Not started yet. `command` gets `--port`; `settings` are ACCLIMATE_ variables, whole."""
         self.port = _free_port()
         self.log = folder / "service.log"
-        self._command = [
-            *(sys.executable, "-m", "service", "--port", str(self.port)),
-            *("--data-dir", str(folder / "data")),
-            *("--workflows", str(workflows), "--policies", str(policies)),
-        ]
+        self._command = [*command, "--port", str(self.port)]
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -73,6 +69,7 @@ class ServiceProcess:
 
     def stop(self) -> None:
         """Asks it to end, waits, and kills it when it does not."""
+        self.resume()
         process, self._process = self._process, None
         if process is None:
             return
@@ -86,11 +83,23 @@ class ServiceProcess:
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
 
+    def pause(self) -> None:
+        """Freezes it: it takes no time of this machine until it is resumed."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Thaws it."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
     def died(self) -> str | None:
         """What its log ends with, once it has ended by itself."""
         if self._process is None or self._process.poll() is None:
             return None
-        return f"the service ended with status {self._process.returncode}:\n{self.log_tail()}"
+        return f"{self.name} ended with status {self._process.returncode}:\n{self.log_tail()}"
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -109,8 +118,25 @@ class ServiceProcess:
                     pass
                 time.sleep(0.1)
         raise ServiceError(
-            f"the service was not ready after {_READY_SECONDS:g} s:\n{self.log_tail()}"
+            f"{self.name} was not ready after {_READY_SECONDS:g} s:\n{self.log_tail()}"
         )
+
+
+class ServiceProcess(ServerProcess):
+    """`python -m service` over one data folder."""
+
+    name = "the service"
+
+    def __init__(
+        self, folder: Path, *, workflows: Path, policies: Path, settings: Mapping[str, str]
+    ) -> None:
+        """Not started yet. `settings` are ACCLIMATE_ variables, given whole."""
+        self.data_dir = folder / "data"
+        command = [
+            *(sys.executable, "-m", "service", "--data-dir", str(self.data_dir)),
+            *("--workflows", str(workflows), "--policies", str(policies)),
+        ]
+        super().__init__(folder, command, settings)
 
 
 @contextmanager

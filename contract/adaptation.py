@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,8 +22,7 @@ CENSORED_AT = 200
 """A cohort that has not adapted by this interaction counts as never adapted."""
 
 
-@dataclass(frozen=True)
-class AccountAdaptation:
+class AccountAdaptation(NamedTuple):
     """Where one account stands. Start from `AccountAdaptation()`, step with `observe`."""
 
     interactions: int = 0
@@ -44,16 +43,37 @@ def observe(
     a regressed account is adapted again as it first was.
     """
     recent = (*state.recent, reward)[-target.window :]
-    after = replace(state, interactions=state.interactions + 1, recent=recent)
-    if len(recent) < target.window:
-        return after
-    low, high = mean_bounds(recent, target.level, scale)
+    after = state._replace(interactions=state.interactions + 1, recent=recent)
+    return _judged(after, target, scale)
+
+
+def revise(
+    state: AccountAdaptation, back: int, reward: float, target: AdaptationTarget, scale: Reward
+) -> AccountAdaptation:
+    """The state once the raw reward `back` interactions before the newest (0: the newest) has
+    turned out to be another.
+
+    The window is judged again as `observe` judges it, from the phase the account is in: what was
+    concluded on the way here stays concluded. A reward that has left the window changes nothing.
+    """
+    place = len(state.recent) - 1 - back
+    if place < 0:
+        return state
+    recent = (*state.recent[:place], reward, *state.recent[place + 1 :])
+    return _judged(state._replace(recent=recent), target, scale)
+
+
+def _judged(state: AccountAdaptation, target: AdaptationTarget, scale: Reward) -> AccountAdaptation:
+    """The state with the phase that its window says."""
+    if len(state.recent) < target.window:
+        return state
+    low, high = mean_bounds(state.recent, target.level, scale)
     if state.phase != "adapted" and low >= target.target:
-        first = state.adapted_at if state.adapted_at is not None else after.interactions
-        return replace(after, phase="adapted", adapted_at=first)
+        first = state.adapted_at if state.adapted_at is not None else state.interactions
+        return state._replace(phase="adapted", adapted_at=first)
     if state.phase == "adapted" and high < target.target - target.hysteresis:
-        return replace(after, phase="regressed")
-    return after
+        return state._replace(phase="regressed")
+    return state
 
 
 def mean_bounds(rewards: Sequence[float], level: float, scale: Reward) -> tuple[float, float]:
@@ -63,7 +83,7 @@ def mean_bounds(rewards: Sequence[float], level: float, scale: Reward) -> tuple[
     conservative for anything else in that range, whose variance is at most a coin's.
     """
     n = len(rewards)
-    z = NormalDist().inv_cdf(level)
+    z = _quantile(level)
     span = scale.max - scale.min
     mean = (math.fsum(rewards) / n - scale.min) / span
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
@@ -84,3 +104,8 @@ def cohort_adaptation(
 def gap_target(fallback: float, oracle: float, share: float = 0.8) -> float:
     """The mean reward at which `share` of the gap from fallback to oracle is closed."""
     return fallback + share * (oracle - fallback)
+
+
+@lru_cache(maxsize=256)
+def _quantile(level: float) -> float:
+    return NormalDist().inv_cdf(level)

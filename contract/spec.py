@@ -31,6 +31,7 @@ WorkflowName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$
 PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}/[0-9]{1,9}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 RewardValue = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+Aggregation = Literal["earliest", "latest", "sum", "mean", "min", "max"]
 TEN_YEARS = 315_360_000.0
 
 
@@ -122,8 +123,13 @@ class Feedback(_Part):
     window_seconds: Annotated[float, Field(gt=0, le=TEN_YEARS, allow_inf_nan=False)] = 86_400.0
     default_reward: Finite | None = None
     """Folded when the window closes without feedback; null: the decision is never folded."""
-    late: Literal["ignore", "apply"] = "ignore"
-    """Feedback after the window: `ignore` records it only, `apply` folds one interaction more."""
+    aggregation: Aggregation = "earliest"
+    """What several pieces of feedback for one decision come to. `earliest`: the first counts and
+    the others are recorded only. Otherwise each later one revises the interaction at its own place
+    in the account's past; a sum is clipped to the reward's range."""
+    late: Literal["ignore", "apply", "rebuild"] = "ignore"
+    """Feedback after the window: `ignore` records it only, `apply` folds one interaction more,
+    `rebuild` revises the interaction, so that the past is as if it had come in time."""
 
 
 class Horizon(_Part):
@@ -247,10 +253,15 @@ class WorkflowSpec(_Part):
 
     @cached_property
     def canonical(self) -> str:
-        """The one JSON text of this spec."""
-        return json.dumps(
-            self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":")
-        )
+        """The one JSON text of this spec.
+
+        What a later release let files say is left out where a file does not say it: an upgrade must
+        not make another version of an unchanged file.
+        """
+        body = self.model_dump(mode="json", by_alias=True)
+        if self.feedback.aggregation == "earliest":
+            del body["feedback"]["aggregation"]
+        return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def sha256(self) -> str:

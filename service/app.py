@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api import batch, health, problems, routes
+from service.api import accounts, batch, health, problems, routes
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.runtime import Service
@@ -27,7 +27,13 @@ class App(FastAPI):
         )
         self.state.service = service
         problems.install(self)
-        for router in (routes.hot, batch.router, routes.router, health.router):
+        for router in (
+            routes.hot,
+            batch.router,
+            routes.router,
+            accounts.router,
+            health.router,
+        ):
             self.include_router(router)
         hot = (*routes.hot.routes, *batch.router.routes)
         self._door = BodyLimit(

@@ -6,6 +6,7 @@ A workflow file with a mistake, or a bundle that fails its parity vectors, is ne
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,8 @@ from service.memory.store import PolicyIdentity, StoredMemory
 
 Array = NDArray[Any]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -55,12 +58,20 @@ class Workflow:
         self.policy = policy
         self.limits = Limits(spec)
         self.fallback = Fallback(spec)
+        self.before: Workflow | None = None
+        """The same workflow on the policy it had before, which serves an account until its memory
+        is brought over; None when it never had another."""
         self._features: dict[str, Array] = {}
 
     @property
     def name(self) -> str:
         """The workflow's name."""
         return self.spec.workflow
+
+    @property
+    def policy_name(self) -> str:
+        """Name and version of the policy it is served by here."""
+        return self.policy.identity.policy
 
     def blank(self) -> Memory:
         """The memory of an account nothing is known of."""
@@ -149,6 +160,13 @@ class Catalog:
         for workflow, versions in past.items():
             self._specs |= {(workflow, version): spec for version, spec in versions.items()}
 
+    def serving(self, workflow: str) -> list[Workflow]:
+        """The workflow on every policy that may serve an account of it, the newest first."""
+        served = self.workflows.get(workflow)
+        if served is None:
+            return []
+        return [served] if served.before is None else [served, served.before]
+
     def spec(self, workflow: str, version: int) -> WorkflowSpec:
         """The spec version that an event names. Blocks when another replica made it since."""
         known = self._specs.get((workflow, version))
@@ -193,7 +211,27 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
     # Everything is sound: only now does the ledger learn of the specs.
     for workflow in prepared.values():
         workflow.version = ledger.register_spec(workflow.spec, now_us)
+        workflow.before = _before(workflow, past[workflow.name], policies)
     return Catalog(prepared, past, ledger)
+
+
+def _before(
+    workflow: Workflow, past: Mapping[int, WorkflowSpec], policies: Path
+) -> Workflow | None:
+    """The workflow on the policy that its newest earlier version with another one names, if that
+    can still be served."""
+    others = [past[version].policy for version in sorted(past)]
+    others = [policy for policy in others if policy != workflow.spec.policy]
+    if not others:
+        return None
+    try:
+        before = Workflow(workflow.spec, workflow.version, load_policy(policies / others[-1]))
+        for spec in past.values():
+            before.policy.onnx.manifest.refuse_misfit(spec)
+    except BundleError as error:
+        log.warning("%s: accounts are replayed at once: %s", workflow.name, error)
+        return None
+    return before
 
 
 def load_policy(directory: Path) -> Policy:
@@ -202,7 +240,9 @@ def load_policy(directory: Path) -> Policy:
     parity = verify_parity(onnx, directory)
     manifest = onnx.manifest
     digest = hashlib.sha256(
-        "|".join((manifest.sha256["learn.onnx"], ort.__version__, parity.fingerprint)).encode()
+        "|".join(
+            (manifest.policy, manifest.sha256["learn.onnx"], ort.__version__, parity.fingerprint)
+        ).encode()
     ).digest()
     return Policy(
         onnx,

@@ -40,15 +40,22 @@ def serve_command(
         "workflows": workflows,
         "policies": policies,
     }
+    settings = read_settings(**given)
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
         serve(settings)
+    except RefusedToStartError as error:
+        print(f"acclimate: cannot serve: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def read_settings(**given: Any) -> Settings:
+    """The environment's settings, and over them those given that are not None. Exits with 2 when
+    one is not fit, naming it."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         for one in error.errors():
             name = "_".join(str(part) for part in one["loc"])
             message = one["msg"].removeprefix("Value error, ")
             print(f"acclimate: ACCLIMATE_{name.upper()}: {message}", file=sys.stderr)
-        raise typer.Exit(2) from error
-    except RefusedToStartError as error:
-        print(f"acclimate: cannot serve: {error}", file=sys.stderr)
         raise typer.Exit(2) from error

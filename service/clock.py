@@ -20,3 +20,8 @@ def now_us() -> int:
 def to_us(moment: datetime) -> int:
     """An aware datetime in microseconds since the epoch."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def to_moment(at_us: int) -> datetime:
+    """Microseconds since the epoch as a datetime in UTC, to the microsecond."""
+    return _EPOCH + timedelta(microseconds=at_us)

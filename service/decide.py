@@ -26,6 +26,7 @@ from guardrails.limits import Allowed
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     AccountKey,
@@ -33,6 +34,7 @@ from service.ledger.records import (
     Decision,
     Head,
     LedgerUnavailableError,
+    Mode,
 )
 from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
@@ -64,6 +66,7 @@ class DecisionRequest(NamedTuple):
     decision_id: str | None = None
     episode_id: str | None = None
     actions: list[str] | None = None
+    mode: Mode = "serve"
 
 
 class _Asked(NamedTuple):
@@ -110,9 +113,8 @@ class Decider:
         self._metrics = metrics
         self._clock = clock
         self._draw_key = draw_key
-        self._batchers: defaultdict[str, Batcher[_Asked, Committed | Behind]] = defaultdict(
-            lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE)
-        )
+        self._batchers: defaultdict[tuple[str, str], Batcher[_Asked, Committed | Behind]]
+        self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
 
     async def decide(self, workflow: Workflow, request: DecisionRequest) -> Decision:
         """The committed decision; for a decision id seen before, the one it already has.
@@ -169,7 +171,7 @@ class Decider:
     def _ask(self, asked: _Asked) -> asyncio.Future[Committed | Behind]:
         """What becomes of it when it is made together with what others ask for now."""
         try:
-            return self._batchers[asked.workflow.name].ask(asked)
+            return self._batchers[asked.workflow.name, asked.workflow.policy_name].ask(asked)
         except BacklogFullError as error:
             raise LedgerUnavailableError("too many decisions are waiting") from error
 
@@ -185,7 +187,8 @@ class Decider:
         """The same question with the memory at `head` or above, or with why there is none."""
         again = asked._replace(catch_ups=asked.catch_ups + 1, memory=None)
         try:
-            memory = await self._recall.at_head(asked.workflow, asked.key, head)
+            served = await self._recall.serving(asked.workflow, asked.key)
+            memory = await self._recall.at_head(served, asked.key, head)
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the fallback decides: %s", error)
@@ -195,14 +198,16 @@ class Decider:
         except Exception as error:  # whatever is wrong with this past, there is an answer
             log.error("a past does not replay, the fallback decides: %s", type(error).__name__)
             return again._replace(unreadable="memory_unreadable")
-        return again._replace(memory=memory)
+        return again._replace(workflow=served, memory=memory)
 
     async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
         """What becomes of valid requests of one workflow: read → infer → sample → record."""
         memories = await self._read(asked)
         choices = await _infer(asked, memories)
         decisions = self._sample(asked, memories, choices)
+        reach("decide.drawn")
         outcomes = await self._ledger.record_decisions(decisions)
+        reach("decide.committed")
         self._count(asked, outcomes)
         return outcomes
 
@@ -238,7 +243,7 @@ class Decider:
         rows = sample(choices.probabilities, draws)
         drawn = choices.probabilities[np.arange(len(asked)), rows].tolist()
         actions = [spec.action_ids[row] for row in rows.tolist()]
-        policy = spec.policy
+        policy = workflow.policy_name
         default_due = expires if rules.default_reward is not None else None
         writes = []
         for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
@@ -260,7 +265,8 @@ class Decider:
                 request_sha256=_digest(workflow, one.request),
                 created_at_us=now,
                 expires_at_us=expires,
-                default_due_at_us=default_due,
+                default_due_at_us=default_due if one.request.mode == "serve" else None,
+                mode=one.request.mode,
             )
             current = head is not None and one.catch_ups < CATCH_UPS
             writes.append(DecisionWrite(decision, current))
@@ -269,7 +275,7 @@ class Decider:
     def _count(self, asked: list[_Asked], outcomes: Sequence[_Outcome]) -> None:
         """Tells the metrics of every decision that was not there before."""
         workflow, now = asked[0].workflow, time.perf_counter()
-        name, policy = workflow.name, workflow.spec.policy
+        name, policy = workflow.name, workflow.policy_name
         seconds = self._metrics.decision_seconds.labels(name)
         reasons: Counter[str] = Counter()
         for one, outcome in zip(asked, outcomes, strict=True):
@@ -277,10 +283,14 @@ class Decider:
                 continue
             seconds.observe(now - one.started)
             reasons[outcome.decision.reason] += 1
+            if outcome.waited is not None:
+                self._metrics.feedback_to_behaviour.labels(name).observe(outcome.waited)
             for limit in one.allowed.limits:
                 self._metrics.limits.labels(name, limit).inc()
             for feature in one.clipped:
                 self._metrics.clipped.labels(name, feature).inc()
+        if policy != workflow.spec.policy:
+            self._metrics.not_ready.labels(name, workflow.spec.policy).inc(reasons.total())
         for reason, count in reasons.items():
             self._metrics.decisions.labels(name, policy, reason).inc(count)
             if reason != "policy":
@@ -348,11 +358,11 @@ def _of_policy(
     try:
         raw = workflow.probabilities(memories, contexts, masks).astype(np.float64)
     except Exception:  # whatever onnxruntime raises, there is an answer
-        log.exception("policy %s failed, the fallback decides", workflow.spec.policy)
+        log.exception("policy %s failed, the fallback decides", workflow.policy_name)
         return np.zeros(masks.shape), ["policy_failed"] * len(masks)
     sound = are_sound(raw, masks)
     if not sound.all():
-        log.error("policy %s gave no distribution, the fallback decides", workflow.spec.policy)
+        log.error("policy %s gave no distribution, the fallback decides", workflow.policy_name)
     raw /= np.where(sound, raw.sum(axis=1), 1.0)[:, None]
     return raw, [None if one else "policy_unsound" for one in sound]
 
@@ -382,5 +392,6 @@ def _digest(workflow: Workflow, request: DecisionRequest) -> str:
         request.episode_id,
         request.actions,
         sorted(request.context.items()),
+        *(("defer",) if request.mode == "defer" else ()),
     ]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from contract.spec import WorkflowSpec
 from service.catalog import Catalog
 from service.clock import Clock
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     AccountKey,
@@ -76,6 +77,7 @@ class Learner:
         except DecisionUnknownError:
             self._metrics.feedback_dangling.inc()
             raise
+        reach("revise.committed" if recorded.revised else "learn.committed")
         await self._fold(recorded)
         self._count(recorded, time.perf_counter() - started)
         return recorded
@@ -117,6 +119,7 @@ class Learner:
         spec = self._spec_of(decision)
         recorded = await self._ledger.record_default(DefaultWrite(decision, spec, self._clock()))
         if recorded is not None:
+            reach("default.committed")
             await self._fold(recorded)
             self._count(recorded, None)
         return recorded
@@ -157,11 +160,12 @@ class Learner:
                 decision.spec_version,
                 decision.context,
                 decision.action,
-                given.reward,
-                given.episode_end,
+                given.folded_reward or 0.0,
+                bool(given.folded_end),
             )
         try:
-            await self._recall.at_head(workflow, decision.key, recorded.head, newest)
+            served = await self._recall.serving(workflow, decision.key)
+            await self._recall.at_head(served, decision.key, recorded.head, newest)
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the memory is folded later: %s", error)
@@ -181,18 +185,21 @@ class Learner:
             return
         if given.late:
             self._metrics.feedback_late.labels(name).inc()
-        if given.head is not None:
+        if given.head is not None and not recorded.revised:  # a counter takes nothing back
             self._metrics.reward.labels(name).inc(_scaled(given.reward, spec))
         if recorded.newly_adapted_at is not None:
             self._metrics.adaptation.labels(name).observe(recorded.newly_adapted_at)
 
 
 def status(recorded: Recorded) -> str:
-    """What became of the feedback: `folded`, `recorded` only, `default`, or a `duplicate`."""
+    """What became of the feedback: it was `folded`, `revised` an interaction, was `recorded` only,
+    is a `default`, or a `duplicate`."""
     if recorded.duplicate:
         return "duplicate"
     if recorded.feedback.kind == "default":
         return "default"
+    if recorded.revised:
+        return "revised"
     return "folded" if recorded.feedback.head is not None else "recorded"
 
 

@@ -102,6 +102,31 @@ class Metrics:
             ["workflow", "cause"],
             registry=r,
         )
+        self.memory_rebuilt_interactions = Counter(
+            "acclimate_memory_rebuilt_interactions",
+            "Interactions folded by replays.",
+            ["workflow"],
+            registry=r,
+        )
+        self.memory_incomplete = Counter(
+            "acclimate_memory_incomplete",
+            "Replays of accounts whose early events retention has deleted, without a snapshot.",
+            ["workflow"],
+            registry=r,
+        )
+        self.feedback_to_behaviour = Histogram(
+            "acclimate_feedback_to_behaviour_decisions",
+            "Decisions of an account between a feedback and the first that uses it; 0: the next.",
+            ["workflow"],
+            buckets=(0, 1, 2, 5, 10),
+            registry=r,
+        )
+        self.not_ready = Counter(
+            "acclimate_policy_not_ready",
+            "Decisions that the policy before made, as the account was not brought over yet.",
+            ["workflow", "policy"],
+            registry=r,
+        )
         self.memory_conflicts = Counter(
             "acclimate_memory_conflicts",
             "Decisions or folds that found the memory moved on.",

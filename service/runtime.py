@@ -26,7 +26,10 @@ from service.memory.in_process import InProcessMemoryStore
 from service.memory.store import MemoryStore, StoredMemory
 from service.metrics import Metrics
 from service.recall import Recall
+from service.rederive import Rederiver
+from service.replay import Rebuilder
 from service.settings import Settings
+from service.verify import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,10 @@ class Service:
     learner: Learner
     jobs: Jobs
     metrics: Metrics
+    rederiver: Rederiver
+    rebuilder: Rebuilder
+    verifier: Verifier
+    clock: Clock
 
 
 @contextlib.asynccontextmanager
@@ -55,11 +62,12 @@ async def open_service(
     Raises SettingError, SpecError, BundleError and LedgerUnavailableError.
     """
     metrics = Metrics()
-    ledger = Ledger.open(settings.ledger, metrics.observe_commit)
+    key = settings.draw_key()
+    ledger = Ledger.open(settings.ledger, metrics.observe_commit, key=key)
     try:
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
-        memories = _open_memories(settings, ledger, metrics)
-        recall = Recall(ledger, memories, catalog, metrics)
+        memories = open_memories(settings, ledger, metrics)
+        recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
         learner = Learner(ledger, recall, catalog, metrics, clock)
         service = Service(
             settings,
@@ -67,7 +75,7 @@ async def open_service(
             memories,
             catalog,
             recall,
-            Decider(ledger, recall, metrics, clock, settings.draw_key()),
+            Decider(ledger, recall, metrics, clock, key),
             learner,
             Jobs(
                 ledger,
@@ -77,9 +85,13 @@ async def open_service(
                 catalog,
                 metrics,
                 clock,
-                settings.job_interval_seconds,
+                settings,
             ),
             metrics,
+            Rederiver(recall, catalog, key),
+            Rebuilder(ledger, memories, recall),
+            Verifier(ledger, memories, recall, catalog),
+            clock,
         )
         for workflow in catalog.workflows.values():
             warm_up(workflow)
@@ -94,6 +106,7 @@ async def open_service(
                 jobs.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await jobs
+            await recall.close()
             await memories.close()
     finally:
         await ledger.close()
@@ -135,7 +148,8 @@ def example_context(spec: WorkflowSpec) -> dict[str, Any]:
     return example
 
 
-def _open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:
+def open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:
+    """Where the settings say that memories are kept."""
     if settings.redis_url is None:
         return InProcessMemoryStore(settings.in_process_memories)
     from service.memory.redis_store import RedisMemoryStore  # only the production extra has redis

@@ -18,6 +18,7 @@ from contract.bundle import BundleError
 from contract.spec import SpecError
 from service.api.problems import causes, kinds
 from service.app import create_app
+from service.fault_points import arm
 from service.ledger.records import LedgerUnavailableError
 from service.runtime import open_service
 from service.settings import SettingError, Settings
@@ -38,6 +39,7 @@ def serve(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    arm(settings.fault_point)
     try:
         uvicorn_loop().run(_serve(settings))
     except (SpecError, BundleError, LedgerUnavailableError, SettingError) as error:

@@ -17,9 +17,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
+from service.fault_points import parse
+
 SHORTEST_KEY = 16
 """Bytes of an installation key: whoever could guess it could steer the draws."""
-REDIS_URL = "redis://, rediss:// or unix:// and what redis-py takes after it"
+REDIS_URL = (
+    "redis://, rediss:// or unix:// and what redis-py takes after it, or "
+    "redis+cluster:// or rediss+cluster:// and nodes of a cluster, <host>:<port>,<host>:<port>"
+)
 LEDGER_URL = "sqlite:///<file> or postgresql+psycopg://<user>:<password>@<host>:<port>/<database>"
 
 
@@ -45,15 +50,24 @@ class Settings(BaseSettings):
     ledger_url: str | None = None
     """SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`; default: SQLite in `data_dir`."""
     redis_url: str | None = None
-    """`redis://…` keeps memories in Redis; default: in this process."""
+    """`redis://…`, `rediss://…` or `unix://…` keeps memories in Redis, and
+    `redis+cluster://<host>:<port>,<host>:<port>` or `rediss+cluster://…` in a Redis Cluster, of
+    which any nodes are named; default: in this process."""
     installation_key: SecretStr | None = None
     """Secret behind the draws, shared by all replicas; default: one file in `data_dir`."""
     memory_timeout_seconds: float = Field(0.25, gt=0)
     """How long a decision waits for the memory store before the fallback answers."""
     memory_idle_seconds: int = Field(30 * 86_400, gt=0)
-    """Redis forgets the memory of an account idle for so long; the ledger rebuilds it."""
+    """Redis forgets the memory of an account that learned nothing for so long; the ledger rebuilds
+    it when it is asked for."""
     in_process_memories: int = Field(100_000, gt=0)
     """How many memories the embedded profile holds; the ledger rebuilds the others."""
+    snapshot_every: int = Field(500, gt=0)
+    """Interactions of an account between two memories kept in the ledger: what a replay folds at
+    most."""
+    retention_days: float | None = Field(None, gt=0)
+    """Events older than this are deleted where a kept memory holds what they came to; default:
+    never."""
     job_interval_seconds: float = Field(1.0, gt=0)
     """How often the scheduler looks for what is due."""
     drain_seconds: float = Field(0.0, ge=0, le=3_600)
@@ -61,6 +75,8 @@ class Settings(BaseSettings):
     the time a load balancer takes to notice."""
     max_body_bytes: int = Field(1_000_000, gt=0)
     """Larger request bodies get 413."""
+    fault_point: str | None = None
+    """For tests only: where in `service/fault_points.py` the process is to kill itself."""
 
     @field_validator("installation_key")
     @classmethod
@@ -69,20 +85,25 @@ class Settings(BaseSettings):
             _refuse_short(key.get_secret_value().encode())
         return key
 
+    @field_validator("fault_point")
+    @classmethod
+    def _known_point(cls, point: str | None) -> str | None:
+        if point is not None:
+            parse(point)
+        return point
+
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, url: str | None) -> str | None:
         if url is None:
             return None
         try:
-            from redis.asyncio import ConnectionPool
-            from redis.exceptions import RedisError
+            from service.memory.redis_address import parse_address
         except ImportError as error:
             raise ValueError("needs redis: pip install 'acclimate[production]'") from error
         try:
-            # Made, not connected: this reads every part of the address.
-            ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
-        except (ValueError, TypeError, RedisError) as error:
+            parse_address(url)
+        except ValueError as error:
             raise ValueError(f"expected {REDIS_URL}") from error
         return url
 

@@ -1,7 +1,8 @@
 """Fixtures for every room: real servers, the service as a process, and its log where a test fails.
 
-`redis_server` and `postgres_server` live as long as the run; `redis_url` and `postgres_url` are
-empty at the start of each test, and the servers are brought back up whatever the last test did.
+`redis_server`, `redis_cluster` and `postgres_server` live as long as the run; `redis_url`,
+`redis_cluster_url` and `postgres_url` are empty at the start of each test, and the servers are
+brought back up whatever the last test did.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres_server import create_database, drop_database, start_postgres
+from tests.redis_cluster import RedisCluster, start_cluster
 from tests.redis_server import start_redis
 from tests.servers import Server
 from tests.service_process import ServiceProcess
@@ -42,6 +44,21 @@ def redis_url(redis_server: Server) -> str:
     redis_server.start()
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A Redis Cluster whose nodes a test may stop, start, kill and pause."""
+    cluster = start_cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def redis_cluster_url(redis_cluster: RedisCluster) -> str:
+    """The address of that cluster, whole and empty."""
+    redis_cluster.restore()
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")

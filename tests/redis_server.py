@@ -78,6 +78,17 @@ def answers(url: str) -> bool:
         return False
 
 
+def stored(url: str) -> dict[str, bytes | None]:
+    """Everything a server has, by key; None is what is not bytes."""
+    with redis_client(url) as client:
+        names = [name for name in client.scan_iter(count=1000) if isinstance(name, bytes)]
+        found = [client.get(name) for name in names]
+    return {
+        name.decode(): data if isinstance(data, bytes) else None
+        for name, data in zip(names, found, strict=True)
+    }
+
+
 def empty_server(url: str) -> None:
     """Delete every key of a server of our own."""
     with redis_client(url) as client:

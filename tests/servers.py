@@ -13,11 +13,13 @@ import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 import pytest
 
 from tests.processes import Child, ProcessError
+
+S = TypeVar("S")
 
 
 class Server(Protocol):
@@ -149,7 +151,7 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def first_that_starts(name: str, candidates: Iterable[Callable[[], Server]]) -> Server:
+def first_that_starts(name: str, candidates: Iterable[Callable[[], S]]) -> S:
     """The first of `candidates` that comes up; otherwise a skip that says why none did."""
     reasons = [f"no {name} here could be started"]
     for candidate in candidates:

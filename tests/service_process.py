@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -83,6 +84,14 @@ class ServiceProcess:
         """Ask it to end in order; its exit status."""
         child, self._child = self._child, None
         return None if child is None else child.terminate()
+
+    def ended(self, *, timeout_seconds: float) -> int | None:
+        """Wait until it has ended by itself; its exit status, None when it does not."""
+        if self._child is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.process.wait(timeout_seconds)
+        return None
 
     def kill(self) -> int | None:
         """End it at once, as a power cut would."""

@@ -46,8 +46,9 @@ def decision_answer(decision: Decision) -> dict[str, object]:
         "memory_position": decision.head.position,
         "memory_generation": decision.head.generation,
         "limits": decision.limits,
+        "mode": decision.mode,
         "created_at": moment(decision.created_at_us),
-        "expires_at": moment(decision.expires_at_us),
+        "expires_at": moment(decision.expires_at_us) if decision.mode == "serve" else None,
     }
 
 
@@ -61,6 +62,7 @@ def feedback_answer(recorded: Recorded) -> dict[str, object]:
         "reward": given.reward,
         "late": given.late,
         "memory_position": given.head.position if given.head else None,
+        "memory_generation": given.head.generation if given.head else None,
     }
 
 
@@ -74,6 +76,8 @@ def feedback_record(given: Feedback) -> FeedbackRecord:
         episode_end=given.episode_end,
         late=given.late,
         memory_position=given.head.position if given.head else None,
+        memory_generation=given.head.generation if given.head else None,
+        folded_reward=given.folded_reward,
         occurred_at=None if given.occurred_at_us is None else moment(given.occurred_at_us),
         received_at=moment(given.received_at_us),
     )

@@ -24,10 +24,14 @@ from service.api.strict import MalformedError
 from service.decide import ActionsError
 from service.learn import FeedbackError
 from service.ledger.records import (
+    AccountUnknownError,
     BodyConflictError,
     DecisionUnknownError,
+    ErasedError,
     LedgerUnavailableError,
+    NotActiveError,
 )
+from service.memory.store import MemoryUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 10
@@ -74,8 +78,11 @@ TITLES = {
     "not-found": "Not found",
     "method-not-allowed": "The method is not allowed here",
     "id-conflict": "The same id came with another body",
+    "not-active": "The decision is not active",
+    "erased": "It was erased with its account",
     "too-large": "The body is too large",
     "ledger-unavailable": "The ledger is not available",
+    "memory-unavailable": "The memory store is not available",
     "internal": "The service failed",
 }
 
@@ -127,6 +134,8 @@ def problem(
 EXAMPLES = {
     400: ("malformed", "body", "JSON, but at character 18: Expecting ',' delimiter"),
     404: ("not-found", "decision_id", "the id of a decision of this tenant, got d-17"),
+    409: ("not-active", "decision_id", "an activated decision"),
+    410: ("erased", "decision_id", "the id of a decision that was not erased"),
     413: ("too-large", "body", "at most 1000000 bytes"),
     422: ("invalid-request", "context.tenure_months", "a number in [0, 120], got 'long'"),
 }
@@ -174,8 +183,12 @@ EXPECTED_ERRORS = (
     ActionsError,
     BodyConflictError,
     DecisionUnknownError,
+    AccountUnknownError,
+    ErasedError,
+    NotActiveError,
     NotFoundError,
     LedgerUnavailableError,
+    MemoryUnavailableError,
 )
 
 
@@ -199,12 +212,24 @@ def refusal_of(error: Exception) -> Refusal:
         case DecisionUnknownError():
             expected = f"the id of a decision of this tenant, got {str(error)[:LONGEST_VALUE]}"
             return Refusal("not-found", 404, [FieldError(field="decision_id", expected=expected)])
+        case AccountUnknownError():
+            expected = "an account that has had a decision"
+            return Refusal("not-found", 404, [FieldError(field="account_id", expected=expected)])
+        case ErasedError():
+            expected = "the id of a decision that was not erased"
+            return Refusal("erased", 410, [FieldError(field=error.field, expected=expected)])
+        case NotActiveError():
+            expected = "an activated decision"
+            return Refusal("not-active", 409, [FieldError(field="decision_id", expected=expected)])
         case NotFoundError():
             errors = [FieldError(field=error.field, expected=error.expected)]
             return Refusal("not-found", 404, errors)
         case LedgerUnavailableError():
             log.error("ledger unavailable: %s", kinds(error))
             return Refusal("ledger-unavailable", 503, [], {"Retry-After": "1"})
+        case MemoryUnavailableError():
+            log.error("memory store unavailable: %s", kinds(error))
+            return Refusal("memory-unavailable", 503, [], {"Retry-After": "1"})
         case HTTPException(status_code=status, headers=headers):
             kind = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(
                 status, "invalid-request"

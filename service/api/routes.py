@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from service.api.account_schemas import AuditRecord, rederived_record
 from service.api.answers import (
     Json,
     decision_answer,
@@ -19,7 +20,6 @@ from service.api.schemas import (
     AccountRecord,
     DecisionAnswer,
     DecisionBody,
-    DecisionRecord,
     FeedbackAnswer,
     FeedbackBody,
     PathId,
@@ -32,7 +32,7 @@ from service.catalog import Workflow
 from service.clock import to_us
 from service.decide import DecisionRequest
 from service.learn import FeedbackRequest
-from service.ledger.records import AccountKey, DecisionUnknownError
+from service.ledger.records import Account, AccountKey, DecisionUnknownError, ErasedError
 from service.runtime import Service
 
 hot = APIRouter(prefix="/v1", route_class=StrictRoute)
@@ -51,7 +51,7 @@ Running = Annotated[Service, Depends(running)]
 @hot.post(
     "/workflows/{workflow}/decisions",
     response_model=None,
-    responses={200: {"model": DecisionAnswer}, **documented(400, 404, 413, 422, 503)},
+    responses={200: {"model": DecisionAnswer}, **documented(400, 404, 410, 413, 422, 503)},
     tags=["decisions"],
 )
 async def decide(
@@ -68,7 +68,7 @@ async def decide(
 @hot.post(
     "/decisions/{decision_id}/feedback",
     response_model=None,
-    responses={200: {"model": FeedbackAnswer}, **documented(400, 404, 413, 422, 503)},
+    responses={200: {"model": FeedbackAnswer}, **documented(400, 404, 409, 410, 413, 422, 503)},
     tags=["decisions"],
 )
 async def learn(
@@ -81,24 +81,33 @@ async def learn(
 
 @router.get(
     "/decisions/{decision_id}",
-    responses=documented(404, 422, 503),
+    responses=documented(404, 410, 422, 503),
     tags=["decisions"],
 )
 async def read_decision(
-    service: Running, decision_id: PathId, tenant: Tenant = "default"
-) -> DecisionRecord:
+    service: Running,
+    decision_id: PathId,
+    rederive: Annotated[bool, Query(description="Replay it, and say how that compares.")] = False,
+    tenant: Tenant = "default",
+) -> AuditRecord:
     """One decision's audit record, with what came of it."""
     decision = await service.ledger.decision(tenant, decision_id)
     if decision is None:
+        if await service.ledger.is_erased(tenant, decision_id):
+            raise ErasedError("decision_id")
         raise DecisionUnknownError(decision_id)
     came_of_it = await service.ledger.feedback(tenant, decision_id)
-    return DecisionRecord(
+    return AuditRecord(
         **decision_answer(decision),
         spec_version=decision.spec_version,
         context=decision.context,
         asked_for=decision.asked_for,
         draw=decision.draw,
+        activated_at=None if decision.activated_at_us is None else moment(decision.activated_at_us),
         feedback=[feedback_record(one) for one in came_of_it],
+        rederived=rederived_record(await service.rederiver.rederive(decision))
+        if rederive
+        else None,
     )
 
 
@@ -115,11 +124,16 @@ async def read_account(
     account = await service.ledger.account(AccountKey(tenant, workflow, account_id))
     if account is None:
         raise NotFoundError("account_id", f"an account of {workflow} that has had a decision")
+    return account_record(account, served)
+
+
+def account_record(account: Account, served: Workflow) -> AccountRecord:
+    """Where an account stands, as the API says it."""
     adaptation = account.adaptation
     recent = adaptation.recent
     return AccountRecord(
-        account_id=account_id,
-        workflow=workflow,
+        account_id=account.key.account_id,
+        workflow=served.name,
         policy=served.spec.policy,
         decisions=account.decisions,
         interactions=account.head.position,
@@ -141,7 +155,7 @@ async def list_workflows(service: Running) -> WorkflowList:
 
 
 @router.get("/workflows/{workflow}", responses=documented(404, 422), tags=["workflows"])
-async def readserved_workflow(service: Running, workflow: str) -> WorkflowRecord:
+async def read_workflow(service: Running, workflow: str) -> WorkflowRecord:
     """One workflow being served."""
     return workflow_record(served_workflow(service, workflow))
 
@@ -149,7 +163,13 @@ async def readserved_workflow(service: Running, workflow: str) -> WorkflowRecord
 def decision_request(tenant: str, body: DecisionBody) -> DecisionRequest:
     """The body in the engine's words."""
     return DecisionRequest(
-        tenant, body.account_id, body.context, body.decision_id, body.episode_id, body.actions
+        tenant,
+        body.account_id,
+        body.context,
+        body.decision_id,
+        body.episode_id,
+        body.actions,
+        body.mode,
     )
 
 

@@ -78,6 +78,11 @@ class DecisionBody(Body):
         max_length=1_000,
         description="The subset of actions on offer; default: all.",
     )
+    mode: Literal["serve", "defer"] = Field(
+        "serve",
+        description="`defer`: it is not served yet. Its window opens, and feedback is taken, once "
+        "it is activated; never activated, it counts for nothing.",
+    )
 
 
 class DecisionAnswer(BaseModel):
@@ -98,8 +103,11 @@ class DecisionAnswer(BaseModel):
     memory_position: int = Field(description="Interactions in the memory it was made from.")
     memory_generation: int
     limits: list[str] = Field(description="Hard limits that removed an action.")
+    mode: str = Field(examples=["serve"])
     created_at: datetime
-    expires_at: datetime = Field(description="Feedback after this is late.")
+    expires_at: datetime | None = Field(
+        description="Feedback after this is late. Null when deferred: its activation says."
+    )
 
 
 class FeedbackBody(Body):
@@ -126,13 +134,15 @@ class FeedbackAnswer(BaseModel):
     decision_id: str
     feedback_id: str | None
     status: str = Field(
-        description="`folded`: the account's next decision knows it. `recorded`: kept, not "
+        description="`folded`: the account's next decision knows it. `revised`: it changed what "
+        "had been folded for this decision, and the next one knows that. `recorded`: kept, not "
         "folded, as the workflow says. `duplicate`: had it already.",
         examples=["folded"],
     )
     reward: float
     late: bool
     memory_position: int | None = Field(description="Its place in the account's past.")
+    memory_generation: int | None = Field(description="The past that it made or changed.")
 
 
 class FeedbackRecord(BaseModel):
@@ -145,6 +155,11 @@ class FeedbackRecord(BaseModel):
     episode_end: bool
     late: bool
     memory_position: int | None
+    memory_generation: int | None
+    folded_reward: float | None = Field(
+        description="What this and all before it came to, as the workflow aggregates; null when "
+        "it is recorded only."
+    )
     occurred_at: datetime | None
     received_at: datetime
 
@@ -156,6 +171,7 @@ class DecisionRecord(DecisionAnswer):
     context: dict[str, Any]
     asked_for: list[str] | None
     draw: float = Field(description="The uniform number that picked the action.")
+    activated_at: datetime | None = Field(description="When it was, if it was deferred.")
     feedback: list[FeedbackRecord]
 
 

@@ -10,22 +10,39 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from service.batching import BacklogFullError, Batcher
+from service.fault_points import reach
 from service.ledger.records import LedgerUnavailableError
-from service.ledger.rows import load, store
-from service.ledger.settle import Write
+from service.ledger.rows import Hash, load, store
+from service.ledger.settle import (
+    DecisionWrite,
+    DefaultWrite,
+    FeedbackWrite,
+    SnapshotWrite,
+    Write,
+)
 
 LARGEST_GROUP = 256
 """Writes in one transaction at most."""
 LOST_RACES = 2
 """How often a group is run again after another process took a key of it first."""
+
+_IN_TRANSACTION: Mapping[type, str] = {
+    DecisionWrite: "decide.in_transaction",
+    FeedbackWrite: "learn.in_transaction",
+    DefaultWrite: "default.in_transaction",
+    SnapshotWrite: "snapshot.in_transaction",
+}
+"""The fault point of a group that holds such a write."""
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -34,27 +51,47 @@ class GroupCommit:
     """Owns the writer thread of one process. Use inside a running event loop."""
 
     def __init__(
-        self, engine: Engine, timeout_seconds: float, observe: Callable[[int, float], None]
+        self,
+        engine: Engine,
+        tombstone: Hash,
+        timeout_seconds: float,
+        observe: Callable[[int, float], None],
     ) -> None:
         """`observe` is told each group's size and its seconds from begin to commit."""
         self._engine = engine
+        self._tombstone = tombstone
         self._timeout = timeout_seconds
         self._observe = observe
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
-        self._writes: Batcher[Write, Any] = Batcher(self._serve, LARGEST_GROUP)
+        self._writes: Batcher[Sequence[Write], list[Any]] = Batcher(self._serve, LARGEST_GROUP)
         self._closed = False
 
     async def submit(self, write: Write) -> Any:
         """What the write was settled as, once durable. Raises what settling it raised, or
         LedgerUnavailableError: then it may still be committed later, and the same ids ask again."""
+        (outcome,) = await self.submit_all([write])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def submit_all(self, writes: Sequence[Write]) -> list[Any]:
+        """Each write's outcome, or the exception it was refused with. Raises
+        LedgerUnavailableError when there is no telling."""
         if self._closed:
             raise LedgerUnavailableError("the service is shutting down")
         try:
-            return await asyncio.wait_for(self._writes.ask(write), self._timeout)
+            return await asyncio.wait_for(self._writes.ask(writes), self._timeout)
         except TimeoutError as error:
             raise LedgerUnavailableError("the ledger did not commit in time") from error
         except BacklogFullError as error:
             raise LedgerUnavailableError("too many writes are waiting for the ledger") from error
+
+    async def alone(self, work: Callable[[Connection], R]) -> R:
+        """What `work` does in a transaction of its own, between two groups. Raises what it raises,
+        and LedgerUnavailableError."""
+        if self._closed:
+            raise LedgerUnavailableError("the service is shutting down")
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._alone, work)
 
     async def close(self) -> None:
         """Commits what is pending, then stops; a ledger that hangs is not waited for for ever."""
@@ -65,15 +102,23 @@ class GroupCommit:
             log.error("the ledger hangs: what it was not asked to commit yet is not acknowledged")
         self._writer.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, group: list[Write]) -> list[Any]:
+    async def _serve(self, asked: list[Sequence[Write]]) -> list[list[Any] | Exception]:
         started = time.perf_counter()
+        writes = [write for one in asked for write in one]
         loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(self._writer, self._commit, group)
-        self._observe(len(group), time.perf_counter() - started)
+        outcomes = iter(await loop.run_in_executor(self._writer, self._commit_all, writes))
+        self._observe(len(writes), time.perf_counter() - started)
+        return [[next(outcomes) for _ in one] for one in asked]
+
+    def _commit_all(self, writes: list[Write]) -> list[Any]:
+        """All of them in order, in groups that are not too large; in the writer thread."""
+        outcomes: list[Any] = []
+        for start in range(0, len(writes), LARGEST_GROUP):
+            outcomes += self._commit(writes[start : start + LARGEST_GROUP])
         return outcomes
 
     def _commit(self, group: Sequence[Write]) -> list[Any]:
-        """Each write's outcome or the exception it is refused with; in the writer thread.
+        """Each write's outcome or the exception it is refused with.
 
         A lost race with another process for a key is run again: then the row that won is seen. A
         row that the database itself refuses is found by halves and fails alone.
@@ -84,24 +129,37 @@ class GroupCommit:
                     return self._attempt(group)
             return self._attempt(group)
         except Exception as error:
-            cause = getattr(error, "orig", None) or error
             whole = isinstance(error, OperationalError | InterfaceError | OSError)
             if whole or len(group) == 1:
-                # The type alone: a driver's text may hold what customers sent.
-                refused = LedgerUnavailableError(f"not committed: {type(cause).__name__}")
-                refused.__cause__ = error
-                return [refused] * len(group)
+                return [_unavailable(error)] * len(group)
             half = len(group) // 2
             return self._commit(group[:half]) + self._commit(group[half:])
 
     def _attempt(self, group: Sequence[Write]) -> list[Any]:
         outcomes: list[Any] = []
         with self._engine.begin() as connection:
-            view = load(connection, group)
+            view = load(connection, group, self._tombstone)
             for write in group:
                 try:
                     outcomes.append(write.settle(view))
                 except Exception as error:
                     outcomes.append(error)
             store(connection, view)
+            for kind in {type(write) for write in group} & _IN_TRANSACTION.keys():
+                reach(_IN_TRANSACTION[kind])
         return outcomes
+
+    def _alone(self, work: Callable[[Connection], R]) -> R:
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> LedgerUnavailableError:
+    """The type alone: a driver's text may hold what customers sent."""
+    cause = getattr(error, "orig", None) or error
+    refused = LedgerUnavailableError(f"not committed: {type(cause).__name__}")
+    refused.__cause__ = error
+    return refused

@@ -7,11 +7,12 @@ the event loop, where an async driver would hop once a statement.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,26 +23,33 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from contract.spec import SpecError, WorkflowSpec
+from service.ledger.erasure import Erased, Tombstones, erase, starts_at, was_erased
 from service.ledger.group_commit import GroupCommit
+from service.ledger.past import read_past
 from service.ledger.records import (
     Account,
     AccountKey,
     Decision,
     Feedback,
     Head,
-    Interaction,
     LedgerUnavailableError,
+    Past,
+    Snapshot,
 )
+from service.ledger.retention import cut, drop_unfolded, find_cuts
 from service.ledger.rows import find_account, find_decision, find_feedback, to_decision
 from service.ledger.settle import (
+    ActivateWrite,
     Behind,
     Committed,
     DecisionWrite,
     DefaultWrite,
     FeedbackWrite,
     Recorded,
+    ResetWrite,
+    SnapshotWrite,
 )
-from service.ledger.tables import accounts, decisions, feedback, ledgers, spec_versions
+from service.ledger.tables import accounts, decisions, ledgers, spec_versions
 
 R = TypeVar("R")
 
@@ -60,6 +68,7 @@ class Ledger:
         self,
         engine: Engine,
         ledger_id: str,
+        key: bytes,
         timeout_seconds: float,
         observe: Callable[[int, float], None],
     ) -> None:
@@ -68,7 +77,8 @@ class Ledger:
         self._engine = engine
         self._timeout = timeout_seconds
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="ledger-reader")
-        self._commits = GroupCommit(engine, timeout_seconds, observe)
+        self._tombstones = Tombstones(key)
+        self._commits = GroupCommit(engine, self._tombstones, timeout_seconds, observe)
 
     @classmethod
     def open(
@@ -76,8 +86,11 @@ class Ledger:
         url: str,
         observe: Callable[[int, float], None] = lambda *_: None,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        *,
+        key: bytes = b"",
     ) -> Ledger:
-        """Migrates the ledger at `url` to this version and opens it.
+        """Migrates the ledger at `url` to this version and opens it. `key` is the installation's:
+        what is erased leaves hashes under it.
 
         Raises LedgerUnavailableError when it cannot be reached or does not promise durability.
         """
@@ -89,7 +102,7 @@ class Ledger:
                 ledger_id = _identify(connection)
         except (SQLAlchemyError, OSError) as error:
             raise LedgerUnavailableError(f"the ledger cannot be opened: {error}") from error
-        return cls(engine, ledger_id, timeout_seconds, observe)
+        return cls(engine, ledger_id, key, timeout_seconds, observe)
 
     async def read(self, query: Callable[[Connection], R]) -> R:
         """What `query` finds among what is committed. Raises LedgerUnavailableError."""
@@ -119,25 +132,60 @@ class Ledger:
         outcome: Committed | Behind = await self._commits.submit(write)
         return outcome
 
-    # A stand-in, to be replaced.
-    async def record_decisions(
-        self, writes: Sequence[DecisionWrite]
-    ) -> list[Committed | Behind | Exception]:
-        """`record_decision` for several."""
-        answers = (self._commits._writes.ask(one) for one in writes)
-        return list(await asyncio.gather(*answers, return_exceptions=True))
-
-    # A stand-in, to be replaced.
-    async def record_feedbacks(self, writes: Sequence[FeedbackWrite]) -> list[Recorded | Exception]:
-        """`record_feedback` for several."""
-        answers = (self._commits._writes.ask(one) for one in writes)
-        return list(await asyncio.gather(*answers, return_exceptions=True))
-
     async def record_feedback(self, write: FeedbackWrite) -> Recorded:
         """The feedback, durable. Raises what the write's settling raises, and
         LedgerUnavailableError."""
         recorded: Recorded = await self._commits.submit(write)
         return recorded
+
+    async def record_decisions(
+        self, writes: Sequence[DecisionWrite]
+    ) -> list[Committed | Behind | Exception]:
+        """Each decision, durable, or what it is refused with. Raises LedgerUnavailableError."""
+        return await self._commits.submit_all(writes)
+
+    async def record_feedbacks(self, writes: Sequence[FeedbackWrite]) -> list[Recorded | Exception]:
+        """Each feedback, durable, in this order, or what it is refused with. Raises
+        LedgerUnavailableError."""
+        return await self._commits.submit_all(writes)
+
+    async def activate(self, write: ActivateWrite) -> Decision:
+        """The active decision, durable. Raises what the write's settling raises, and
+        LedgerUnavailableError."""
+        active: Decision = await self._commits.submit(write)
+        return active
+
+    async def reset(self, key: AccountKey, at_us: int) -> Account:
+        """The account as it starts anew. Raises AccountUnknownError and LedgerUnavailableError."""
+        anew: Account = await self._commits.submit(ResetWrite(key, at_us))
+        return anew
+
+    async def erase(self, key: AccountKey, at_us: int) -> Erased:
+        """Deletes everything about the account but tombstones. Raises AccountUnknownError and
+        LedgerUnavailableError."""
+        return await self._commits.alone(lambda connection: erase(
+            connection, key, at_us, self._tombstones
+        ))  # fmt: skip
+
+    async def keep_snapshot(self, snapshot: Snapshot) -> bool:
+        """Whether the memory was kept: it is not when the past has changed since. Raises
+        LedgerUnavailableError."""
+        kept: bool = await self._commits.submit(SnapshotWrite(snapshot))
+        return kept
+
+    async def clear(self, workflow: str, digests: Sequence[str], before_us: int) -> int:
+        """Deletes the workflow's events of before `before_us` that kept memories of all these
+        policies have folded, an account a transaction; how many decisions. Raises
+        LedgerUnavailableError."""
+        cleared = 0
+        found = await self.read(lambda connection: find_cuts(connection, workflow, digests))
+        for key, position in found:
+            cleared += await self._commits.alone(partial(
+                cut, key=key, position=position, before_us=before_us
+            ))  # fmt: skip
+        return cleared + await self._commits.alone(
+            partial(drop_unfolded, workflow=workflow, before_us=before_us)
+        )
 
     async def record_default(self, write: DefaultWrite) -> Recorded | None:
         """The default as folded, durable; None when it is not due. Raises
@@ -149,6 +197,11 @@ class Ledger:
         """The tenant's decision of that id."""
         return await self.read(lambda connection: find_decision(connection, tenant, decision_id))
 
+    async def is_erased(self, tenant: str, decision_id: str) -> bool:
+        """Whether a decision of that id was erased with its account."""
+        digest = self._tombstones("decision", tenant, decision_id)
+        return await self.read(lambda connection: was_erased(connection, digest))
+
     async def feedback(self, tenant: str, decision_id: str) -> list[Feedback]:
         """Everything that came of a decision, in order of arrival."""
         return await self.read(lambda connection: find_feedback(connection, tenant, decision_id))
@@ -157,13 +210,25 @@ class Ledger:
         """The account as of its head."""
         return await self.read(lambda connection: find_account(connection, key))
 
-    async def past(self, key: AccountKey, after: Head | None) -> tuple[Head, list[Interaction]]:
-        """The account's head and its interactions above `after`, in order of position.
+    async def past(
+        self,
+        key: AccountKey,
+        after: Head | None,
+        digest: str | None = None,
+        as_of: Head | None = None,
+        below: int | None = None,
+    ) -> Past:
+        """A page of the account's past; see `service.ledger.past.read_past`."""
 
-        All of them when `after` is None or of another generation, or above the head: such a memory
-        is no prefix of this past.
-        """
-        return await self.read(lambda connection: _past(connection, key, after))
+        def query(connection: Connection) -> Past:
+            past = read_past(connection, key, after, digest, as_of, below)
+            if past.head != Head() or as_of is not None:
+                return past
+            # Nobody yet, or again: one that was erased begins above what it was.
+            begins = starts_at(connection, self._tombstones("account", *key))
+            return replace(past, head=begins, start=begins, end=begins)
+
+        return await self.read(query)
 
     async def defaults_due(self, now_us: int, limit: int) -> list[Decision]:
         """Decisions whose window has closed and whose default reward is not folded yet."""
@@ -181,7 +246,10 @@ class Ledger:
         """Accounts that changed at or after `since_us`, oldest change first, with that time."""
         query = (
             select(accounts)
-            .where(accounts.c.updated_at_us >= since_us, accounts.c.position > 0)
+            .where(
+                accounts.c.updated_at_us >= since_us,
+                (accounts.c.position > 0) | (accounts.c.generation > 0),
+            )
             .order_by(accounts.c.updated_at_us)
             .limit(limit)
         )
@@ -194,6 +262,12 @@ class Ledger:
             )
             for row in rows
         ]
+
+    def changed_last_us(self) -> int | None:
+        """When the head of any account last moved; None: never. Blocks."""
+        newest = select(func.max(accounts.c.updated_at_us))
+        found: int | None = self.read_now(lambda connection: connection.scalar(newest))
+        return found
 
     async def phases(self) -> dict[tuple[str, str], int]:
         """How many accounts there are by (workflow, phase)."""
@@ -228,51 +302,6 @@ class Ledger:
         query = select(columns.version, columns.body).where(columns.workflow == workflow)
         rows = self.read_now(lambda connection: connection.execute(query).all())
         return {row.version: WorkflowSpec.model_validate_json(row.body) for row in rows}
-
-
-def _past(
-    connection: Connection, key: AccountKey, after: Head | None
-) -> tuple[Head, list[Interaction]]:
-    account = find_account(connection, key)
-    head = account.head if account else Head()
-    from_position = 0
-    if after is not None and after.generation == head.generation and after <= head:
-        from_position = after.position
-    query = (
-        select(
-            feedback.c.position,
-            feedback.c.reward,
-            feedback.c.episode_end,
-            decisions.c.spec_version,
-            decisions.c.context,
-            decisions.c.action,
-        )
-        .join(
-            decisions,
-            (decisions.c.tenant == feedback.c.tenant)
-            & (decisions.c.decision_id == feedback.c.decision_id),
-        )
-        .where(
-            feedback.c.tenant == key.tenant,
-            feedback.c.workflow == key.workflow,
-            feedback.c.account_id == key.account_id,
-            feedback.c.generation == head.generation,
-            feedback.c.position > from_position,
-            feedback.c.position <= head.position,
-        )
-        .order_by(feedback.c.position)
-    )
-    return head, [
-        Interaction(
-            row.position,
-            row.spec_version,
-            json.loads(row.context),
-            row.action,
-            row.reward,
-            row.episode_end,
-        )
-        for row in connection.execute(query)
-    ]
 
 
 def _register_spec(connection: Connection, spec: WorkflowSpec, now_us: int) -> int:

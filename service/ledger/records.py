@@ -1,9 +1,9 @@
-"""What the ledger keeps, as the rest of the service sees it: plain frozen records."""
+"""What the ledger keeps, as the rest of the service sees it: plain immutable records."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from contract.adaptation import AccountAdaptation
 
@@ -23,8 +23,11 @@ class Head(NamedTuple):
     position: int = 0
 
 
-@dataclass(frozen=True)
-class Decision:
+Mode = Literal["serve", "defer"]
+"""`defer`: the decision waits for `activate` before anything may come of it."""
+
+
+class Decision(NamedTuple):
     """One action chosen for one account in one context, with its probability."""
 
     key: AccountKey
@@ -44,18 +47,26 @@ class Decision:
     request_sha256: str
     created_at_us: int
     expires_at_us: int
+    """When its window closes; of a deferred decision that is not activated it means nothing yet."""
     default_due_at_us: int | None
     folded: bool = False
+    mode: Mode = "serve"
+    activated_at_us: int | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether something can have come of it."""
+        return self.mode == "serve" or self.activated_at_us is not None
 
 
-@dataclass(frozen=True)
-class Feedback:
+class Feedback(NamedTuple):
     """What came of a decision."""
 
     key: AccountKey
     decision_id: str
     feedback_id: str
     kind: str
+    """`received`, or the workflow's `default`."""
     reward: float
     outcome: str | None
     episode_end: bool
@@ -64,11 +75,16 @@ class Feedback:
     request_sha256: str
     late: bool = False
     head: Head | None = None
-    """The memory's generation and position after the fold; None when recorded only."""
+    """The interaction that this made or revised: its position, in this generation; None when it
+    is recorded only."""
+    folded_reward: float | None = None
+    """The reward of that interaction: this one's, or what the workflow's aggregation makes of all
+    that came."""
+    folded_end: bool | None = None
+    """Whether that interaction ends its episode."""
 
 
-@dataclass(frozen=True)
-class Interaction:
+class Interaction(NamedTuple):
     """One RL² time step, raw, as replay folds it."""
 
     position: int
@@ -79,8 +95,7 @@ class Interaction:
     episode_end: bool
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(NamedTuple):
     """An account as of its head."""
 
     key: AccountKey
@@ -89,6 +104,63 @@ class Account:
     adaptation: AccountAdaptation
     created_at_us: int
     updated_at_us: int
+    """When its head last moved."""
+    base_generation: int = 0
+    """The generation of its last reset: what is older is not folded any more."""
+    kept_above: int = 0
+    """Interactions up to this position are deleted; a snapshot holds what they came to."""
+    used_position: int = 0
+    """The position of the newest memory that a decision was made from."""
+    unaware_decisions: int = 0
+    """Decisions that were made without feedback that had come before them."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether something came that no decision has used yet."""
+        return self.used_position != self.head.position
+
+
+class Generation(NamedTuple):
+    """One change of an account's past."""
+
+    key: AccountKey
+    generation: int
+    reason: Literal["revision", "reset"]
+    position: int
+    """The interaction that was revised; 0: all."""
+    head_position: int
+    """How far the past went when it was changed."""
+    decision_id: str | None
+    opened_at_us: int
+
+
+class Snapshot(NamedTuple):
+    """One policy's memory of one account at `head`, as bytes that its store can read."""
+
+    key: AccountKey
+    policy: str
+    digest: str
+    """Hex; what must be equal for the bytes to be this policy's own."""
+    head: Head
+    memory: bytes
+    created_at_us: int
+
+
+@dataclass(frozen=True)
+class Past:
+    """A page of an account's past above a memory or a snapshot."""
+
+    head: Head
+    """How far the whole past goes."""
+    start: Head
+    """Where this page begins: the memory that was given, a snapshot, or nothing."""
+    end: Head
+    """Where this page ends."""
+    snapshot: bytes | None
+    """The memory at `start`, where a snapshot is the nearest to the head."""
+    interactions: list[Interaction]
+    complete: bool = True
+    """Whether nothing below is missing; retention may have deleted what no snapshot holds."""
 
 
 class LedgerUnavailableError(Exception):
@@ -97,6 +169,22 @@ class LedgerUnavailableError(Exception):
 
 class DecisionUnknownError(Exception):
     """No such decision of this tenant."""
+
+
+class AccountUnknownError(Exception):
+    """No such account of this tenant and workflow."""
+
+
+class ErasedError(Exception):
+    """What the id names was erased with its account. `field` names the id."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+
+class NotActiveError(Exception):
+    """The decision is deferred: nothing can have come of it yet."""
 
 
 class BodyConflictError(Exception):

@@ -1,66 +1,50 @@
 """What a write means: pure functions of the rows it touches. No SQL, no clock.
 
-A `View` holds the rows that a group of writes needs, as they are in the database under the
-accounts' locks. Each write is settled on it in turn, and either changes it or raises before it
-changed anything; what changed is then stored at once.
+Each write is settled on a `View` and either changes it or raises before it changed anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from contract.adaptation import observe
+from contract.adaptation import AccountAdaptation, observe, revise
 from contract.spec import WorkflowSpec
+from service.ledger.aggregate import aggregated, counted
 from service.ledger.records import (
     Account,
     AccountKey,
+    AccountUnknownError,
     BodyConflictError,
     Decision,
     DecisionUnknownError,
+    ErasedError,
     Feedback,
+    Generation,
     Head,
+    NotActiveError,
+    Snapshot,
 )
-
-DecisionKey = tuple[str, str]
-"""(tenant, decision_id)."""
-FeedbackKey = tuple[str, str]
-"""(kind, feedback_id), within a decision."""
+from service.ledger.view import DecisionKey, View
 
 
-@dataclass
-class View:
-    """The rows of one group of writes, and what the group changes."""
-
-    accounts: dict[AccountKey, Account] = field(default_factory=dict)
-    decisions: dict[DecisionKey, Decision] = field(default_factory=dict)
-    feedback: dict[DecisionKey, dict[FeedbackKey, Feedback]] = field(default_factory=dict)
-    """By decision, so that settling one looks at its own alone."""
-    fresh: set[AccountKey] = field(default_factory=set)
-    """Accounts that are not in the database yet; they get there only when they have moved."""
-    moved: set[AccountKey] = field(default_factory=set)
-    made: set[DecisionKey] = field(default_factory=set)
-    folded: set[DecisionKey] = field(default_factory=set)
-    given: list[Feedback] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Behind:
+class Behind(NamedTuple):
     """The memory a decision was made from is not at the account's head; nothing was written."""
 
     head: Head
 
 
-@dataclass(frozen=True)
-class Committed:
+class Committed(NamedTuple):
     """A decision is in the ledger; `new` when this write put it there."""
 
     decision: Decision
     new: bool
+    waited: int | None = None
+    """When this decision is the first to use what was fed back last: how many came between."""
 
 
-@dataclass(frozen=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A piece of feedback is in the ledger."""
 
     feedback: Feedback
@@ -72,10 +56,11 @@ class Recorded:
     """The interaction at which the account first adapted, when this write did it."""
     default: Feedback | None = None
     """The default that was due before this feedback came, and was folded with it."""
+    revised: bool = False
+    """Whether this changed an interaction that the account's past already had."""
 
 
-@dataclass(frozen=True)
-class DecisionWrite:
+class DecisionWrite(NamedTuple):
     """Records a decision. `must_be_current`: only if it was made from the account's head."""
 
     decision: Decision
@@ -99,29 +84,44 @@ class DecisionWrite:
     def settle(self, view: View) -> Committed | Behind:
         """The decision as committed; for an id seen before, the one it already has.
 
-        Raises BodyConflictError when the id has another body.
+        Raises BodyConflictError when the id has another body, ErasedError when it was erased.
         """
-        stored = view.decisions.get(self.decision_key)
+        decision = self.decision
+        key = decision.key.tenant, decision.decision_id
+        stored = view.decisions.get(key)
         if stored is not None:
-            if stored.request_sha256 != self.decision.request_sha256:
-                raise BodyConflictError("decision_id", self.decision.decision_id)
+            if stored.request_sha256 != decision.request_sha256:
+                raise BodyConflictError("decision_id", decision.decision_id)
             return Committed(stored, new=False)
-        account = view.accounts[self.decision.key]
-        if self.must_be_current and self.decision.head != account.head:
+        if key in view.erased:
+            raise ErasedError("decision_id")
+        account = view.accounts[decision.key]
+        unborn = decision.key in view.fresh and account.head.position == 0
+        if decision.head is None or (unborn and decision.head == Head()):
+            # Of an account that is not there yet, the blank memory is at its head, even where an
+            # erased namesake makes it start in a later generation.
+            decision = decision._replace(head=account.head)
+        if not decision.active:
+            decision = decision._replace(default_due_at_us=None)
+        current = decision.head == account.head
+        if self.must_be_current and not current:
             return Behind(account.head)
-        committed = replace(self.decision, head=self.decision.head or account.head)
-        view.decisions[self.decision_key] = committed
-        view.made.add(self.decision_key)
-        view.accounts[account.key] = replace(
-            account,
-            decisions=account.decisions + 1,
-            updated_at_us=max(account.updated_at_us, committed.created_at_us),
+        waited = None
+        used, unaware = account.used_position, account.unaware_decisions
+        if not current or self.decision.head is None:  # it did not see what came last
+            unaware += account.waits
+        elif account.waits:
+            waited, used, unaware = unaware, account.head.position, 0
+        view.decisions[key] = decision
+        view.made.add(key)
+        view.accounts[decision.key] = account._replace(
+            decisions=account.decisions + 1, used_position=used, unaware_decisions=unaware
         )
-        view.moved.add(account.key)
-        return Committed(committed, new=True)
+        view.decided.add(decision.key)
+        return Committed(decision, True, waited)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FeedbackWrite:
     """Records feedback, and gives it a position where its workflow folds it."""
 
@@ -149,11 +149,9 @@ class FeedbackWrite:
         return self.received_at_us
 
     def settle(self, view: View) -> Recorded:
-        """The feedback as recorded. Raises DecisionUnknownError, BodyConflictError, and whatever
-        `interpret` raises."""
-        decision = view.decisions.get(self.decision_key)
-        if decision is None:
-            raise DecisionUnknownError(self.decision_id)
+        """The feedback as recorded. Raises DecisionUnknownError, ErasedError, NotActiveError,
+        BodyConflictError, and whatever `interpret` raises."""
+        decision = _known(view, self.decision_key)
         account = view.accounts[decision.key]
         others = view.feedback.get(self.decision_key, {})
         twin = others.get(("received", self.feedback_id))
@@ -162,24 +160,21 @@ class FeedbackWrite:
                 raise BodyConflictError("feedback_id", self.feedback_id or self.decision_id)
             return Recorded(twin, decision, True, account.head)
         given, spec = self.interpret(decision)
+        if not decision.active:
+            raise NotActiveError
         before = account.adaptation.adapted_at
-        had_default = any(one.kind == "default" for one in others.values())
-        had_its_turn = any(
-            one.kind == "received" and one.head is not None for one in others.values()
-        )
+        had_default = ("default", "") in others
         expired = self.received_at_us > decision.expires_at_us
         default = None
         if expired and decision.default_due_at_us is not None:
             # The window closed first: what is due at expiry is folded before what came after it.
             default = _fold(view, default_feedback(decision, spec, self.received_at_us), spec)
-        late = expired or had_default
-        given = replace(given, late=late)
-        folds = not had_its_turn and (not late or spec.feedback.late == "apply")
-        given = _fold(view, given, spec) if folds else _keep(view, given)
-        return _recorded(view, given, before, default)
+        given = given._replace(late=expired or had_default)
+        given, revised = _place(view, given, spec)
+        return _recorded(view, given, before, default, revised)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DefaultWrite:
     """Folds the default reward of a decision whose window has closed."""
 
@@ -214,7 +209,113 @@ class DefaultWrite:
         return _recorded(view, given, before)
 
 
-Write = DecisionWrite | FeedbackWrite | DefaultWrite
+@dataclass(frozen=True, slots=True)
+class ActivateWrite:
+    """Lets a deferred decision count: its window opens now."""
+
+    tenant: str
+    decision_id: str
+    at_us: int
+    spec_of: Callable[[Decision], WorkflowSpec]
+
+    @property
+    def decision_key(self) -> DecisionKey:
+        """The decision it touches."""
+        return self.tenant, self.decision_id
+
+    @property
+    def account_key(self) -> AccountKey | None:
+        """Known only once the decision is."""
+        return None
+
+    def settle(self, view: View) -> Decision:
+        """The active decision; one that was active already is left as it is. Raises
+        DecisionUnknownError and ErasedError."""
+        decision = _known(view, self.decision_key)
+        if decision.active:
+            return decision
+        rules = self.spec_of(decision).feedback
+        expires = self.at_us + round(rules.window_seconds * 1e6)
+        active = decision._replace(
+            activated_at_us=self.at_us,
+            expires_at_us=expires,
+            default_due_at_us=expires if rules.default_reward is not None else None,
+        )
+        view.decisions[self.decision_key] = active
+        view.activated.add(self.decision_key)
+        return active
+
+
+@dataclass(frozen=True, slots=True)
+class ResetWrite:
+    """Starts an account anew: its past stays in the ledger and is not folded any more."""
+
+    key: AccountKey
+    at_us: int
+
+    @property
+    def decision_key(self) -> DecisionKey | None:
+        """None."""
+        return None
+
+    @property
+    def account_key(self) -> AccountKey | None:
+        """The account it touches."""
+        return self.key
+
+    def settle(self, view: View) -> Account:
+        """The account as it starts anew. Raises AccountUnknownError."""
+        if self.key in view.fresh and self.key not in view.decided | view.moved:
+            raise AccountUnknownError
+        account = view.accounts[self.key]
+        generation = account.head.generation + 1
+        _open(view, account, Generation(
+            self.key, generation, "reset", 0, account.head.position, None, self.at_us
+        ))  # fmt: skip
+        anew = account._replace(
+            head=Head(generation, 0),
+            base_generation=generation,
+            adaptation=AccountAdaptation(),
+            kept_above=0,
+            used_position=0,
+            unaware_decisions=0,
+            updated_at_us=max(account.updated_at_us, self.at_us),
+        )
+        view.accounts[self.key] = anew
+        return anew
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWrite:
+    """Keeps a memory beside the past that it is the fold of."""
+
+    snapshot: Snapshot
+
+    @property
+    def decision_key(self) -> DecisionKey | None:
+        """None."""
+        return None
+
+    @property
+    def account_key(self) -> AccountKey | None:
+        """The account it touches."""
+        return self.snapshot.key
+
+    @property
+    def at_us(self) -> int:
+        """When it happened."""
+        return self.snapshot.created_at_us
+
+    def settle(self, view: View) -> bool:
+        """Whether it is a prefix of the past as it is now, and was kept."""
+        head, now = self.snapshot.head, view.accounts[self.snapshot.key].head
+        kept = head.generation == now.generation and 0 < head.position <= now.position
+        if kept:
+            view.snapshots.append(self.snapshot)
+        return kept
+
+
+Write = DecisionWrite | FeedbackWrite | DefaultWrite | ActivateWrite | ResetWrite | SnapshotWrite
 
 
 def default_feedback(decision: Decision, spec: WorkflowSpec, now_us: int) -> Feedback:
@@ -236,21 +337,98 @@ def default_feedback(decision: Decision, spec: WorkflowSpec, now_us: int) -> Fee
     )
 
 
+def _known(view: View, key: DecisionKey) -> Decision:
+    decision = view.decisions.get(key)
+    if decision is None:
+        raise ErasedError("decision_id") if key in view.erased else DecisionUnknownError(key[1])
+    return decision
+
+
+def _place(view: View, given: Feedback, spec: WorkflowSpec) -> tuple[Feedback, bool]:
+    """Folds `given` as the next interaction, revises the one it belongs to, or only keeps it, as
+    the workflow says; and whether it revised one."""
+    rules = spec.feedback
+    others = view.feedback.get((given.key.tenant, given.decision_id), {})
+    turns = [one for one in others.values() if one.head is not None]
+    received = [one for one in turns if one.kind == "received"]
+    if given.late and rules.late == "ignore":
+        return _keep(view, given), False
+    if not received and not (given.late and rules.late == "rebuild" and turns):
+        return _fold(view, given, spec), False
+    if given.late and rules.late == "apply":
+        return _keep(view, given), False
+    if rules.aggregation == "earliest" and (
+        received or any(counted(one, rules) for one in others.values())
+    ):
+        return _keep(view, given), False
+    return _revise(view, given, received or turns, spec)
+
+
+def _revise(
+    view: View, given: Feedback, turns: list[Feedback], spec: WorkflowSpec
+) -> tuple[Feedback, bool]:
+    """Makes `given` count at the place of the interaction that `turns` stand for, in a new
+    generation where that changes it."""
+    account = view.accounts[given.key]
+    stands = max(turns, key=lambda one: one.head or Head())
+    assert stands.head is not None
+    if stands.head.generation < account.base_generation:  # reset since: it is not folded any more
+        return _keep(view, given), False
+    if stands.head.position <= account.kept_above:  # only a snapshot holds what it came to
+        return _keep(view, given), False
+    others = view.feedback.get((given.key.tenant, given.decision_id), {})
+    pieces = [*(one for one in others.values() if counted(one, spec.feedback)), given]
+    reward, end = aggregated(pieces, spec)
+    if (reward, end) == (stands.folded_reward, stands.folded_end):
+        return _keep(view, given), False
+    head = Head(account.head.generation + 1, account.head.position)
+    place = stands.head.position
+    _open(view, account, Generation(
+        given.key, head.generation, "revision", place, head.position, given.decision_id,
+        given.received_at_us,
+    ))  # fmt: skip
+    view.accounts[given.key] = account._replace(
+        head=head,
+        adaptation=revise(
+            account.adaptation, head.position - place, reward, spec.adaptation, spec.reward
+        ),
+        used_position=min(account.used_position, place - 1),
+        updated_at_us=max(account.updated_at_us, given.received_at_us),
+    )
+    folded = given._replace(head=Head(head.generation, place), folded_reward=reward, folded_end=end)
+    return _keep(view, folded), True
+
+
+def _open(view: View, account: Account, generation: Generation) -> None:
+    """A new generation; memories kept beside the old past that it changes are so no more."""
+    view.opened.append(generation)
+    view.snapshots = [
+        one
+        for one in view.snapshots
+        if one.key != account.key or one.head.position < generation.position
+    ]
+    view.moved.add(account.key)
+
+
 def _fold(view: View, given: Feedback, spec: WorkflowSpec) -> Feedback:
     """Keeps `given` as the account's next interaction and moves its head."""
     account = view.accounts[given.key]
     head = Head(account.head.generation, account.head.position + 1)
-    view.accounts[given.key] = replace(
-        account,
+    view.accounts[given.key] = account._replace(
         head=head,
         adaptation=observe(account.adaptation, given.reward, spec.adaptation, spec.reward),
+        # Those before this feedback could not know it.
+        unaware_decisions=account.unaware_decisions if account.waits else 0,
         updated_at_us=max(account.updated_at_us, given.received_at_us),
     )
     view.moved.add(given.key)
     key = (given.key.tenant, given.decision_id)
-    view.decisions[key] = replace(view.decisions[key], folded=True, default_due_at_us=None)
+    view.decisions[key] = view.decisions[key]._replace(folded=True, default_due_at_us=None)
     view.folded.add(key)
-    return _keep(view, replace(given, head=head))
+    return _keep(
+        view,
+        given._replace(head=head, folded_reward=given.reward, folded_end=given.episode_end),
+    )
 
 
 def _keep(view: View, given: Feedback) -> Feedback:
@@ -262,9 +440,13 @@ def _keep(view: View, given: Feedback) -> Feedback:
 
 
 def _recorded(
-    view: View, given: Feedback, adapted_before: int | None, default: Feedback | None = None
+    view: View,
+    given: Feedback,
+    adapted_before: int | None,
+    default: Feedback | None = None,
+    revised: bool = False,
 ) -> Recorded:
     account = view.accounts[given.key]
     newly = account.adaptation.adapted_at if adapted_before is None else None
     decision = view.decisions[given.key.tenant, given.decision_id]
-    return Recorded(given, decision, False, account.head, newly, default)
+    return Recorded(given, decision, False, account.head, newly, default, revised)

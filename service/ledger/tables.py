@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -59,7 +60,14 @@ accounts = Table(
     Column("adapted_at", BigInteger),
     Column("recent_rewards", Text, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
-    Column("updated_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),  # when the head last moved
+    # The generation of the last reset: what is older is not folded any more.
+    Column("base_generation", Integer, nullable=False, server_default="0"),
+    # Interactions up to this position are deleted; a snapshot holds what they came to.
+    Column("kept_above", BigInteger, nullable=False, server_default="0"),
+    # How soon feedback is used: the newest memory that decided, and decisions without it since.
+    Column("used_position", BigInteger, nullable=False, server_default="0"),
+    Column("unaware_decisions", BigInteger, nullable=False, server_default="0"),
     Index(None, "workflow", "phase"),
     Index(None, "updated_at_us"),
 )
@@ -89,6 +97,8 @@ decisions = Table(
     # Set while a default reward is still to be folded at expiry, null from then on.
     Column("default_due_at_us", BigInteger),
     Column("folded", Boolean, nullable=False),
+    Column("mode", String(8), nullable=False, server_default="serve"),  # serve, defer
+    Column("activated_at_us", BigInteger),  # of a deferred decision; null until then
     ForeignKeyConstraint(
         ["workflow", "spec_version"], ["spec_versions.workflow", "spec_versions.version"]
     ),
@@ -105,9 +115,12 @@ feedback = Table(
     Column("feedback_id", String(128), primary_key=True),  # "" when none was given
     Column("workflow", String(64), nullable=False),
     Column("account_id", String(128), nullable=False),
-    # Null unless it was folded: then the memory's position after the fold.
+    # Null unless it made or revised an interaction: that one's position, in this generation. Of
+    # several at one position the newest generation stands.
     Column("generation", Integer),
     Column("position", BigInteger),
+    Column("folded_reward", Float(53)),
+    Column("folded_end", Boolean),
     Column("reward", Float(53), nullable=False),
     Column("outcome", String(64)),
     Column("episode_end", Boolean, nullable=False),
@@ -116,5 +129,46 @@ feedback = Table(
     Column("received_at_us", BigInteger, nullable=False),
     Column("request_sha256", String(64), nullable=False),
     ForeignKeyConstraint(["tenant", "decision_id"], ["decisions.tenant", "decisions.decision_id"]),
-    UniqueConstraint("tenant", "workflow", "account_id", "generation", "position"),
+    UniqueConstraint("tenant", "workflow", "account_id", "position", "generation"),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    # What changed an account's past, and when: memories of an older generation are not its fold.
+    Column("tenant", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("account_id", String(128), primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("reason", String(16), nullable=False),  # revision, reset
+    Column("position", BigInteger, nullable=False),  # of the revised interaction; 0: all
+    Column("head_position", BigInteger, nullable=False),  # how far the past went then
+    Column("decision_id", String(128)),
+    Column("opened_at_us", BigInteger, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    # A memory now and then, so that a replay has a bounded tail. Every row is a prefix of the
+    # account's past as it is now: what a new generation changes is deleted with it.
+    Column("tenant", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("account_id", String(128), primary_key=True),
+    Column("digest", String(64), primary_key=True),  # of the policy whose memory it is
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", Integer, nullable=False),
+    Column("policy", String(80), nullable=False),
+    Column("memory", LargeBinary, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    # What was erased, as keyed hashes that say nothing to whoever lacks the installation key: ids
+    # of decisions, and accounts with the generation that a new account of that name starts above.
+    Column("digest", String(32), primary_key=True),
+    Column("generation", Integer),
+    Column("erased_at_us", BigInteger, nullable=False),
 )

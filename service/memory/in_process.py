@@ -23,10 +23,10 @@ class InProcessMemoryStore:
         return self._get(key, policy) if keep_alive else self._memories.get((key, policy))
 
     async def get_many(
-        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]
+        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]], *, keep_alive: bool = True
     ) -> list[StoredMemory | None]:
         """See MemoryStore."""
-        return [self._get(key, policy) for key, policy in wanted]
+        return [await self.get(key, policy, keep_alive=keep_alive) for key, policy in wanted]
 
     def _get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
         stored = self._memories.get((key, policy))
@@ -50,6 +50,14 @@ class InProcessMemoryStore:
         self._memories.move_to_end((key, policy))
         while len(self._memories) > self._capacity:
             self._memories.popitem(last=False)
+
+    async def incarnation(self) -> str:
+        """See MemoryStore. It lives as long as its process."""
+        return ""
+
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """See MemoryStore."""
+        self._memories.pop((key, policy), None)
 
     async def ping(self) -> None:
         """See MemoryStore."""

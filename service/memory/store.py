@@ -1,4 +1,4 @@
-"""What a memory store is: get, compare-and-set, put. It never computes a memory."""
+"""What a memory store is: get, compare-and-set, put, delete. It never computes a memory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class MemoryStore(Protocol):
         self, key: AccountKey, policy: PolicyIdentity, *, keep_alive: bool = True
     ) -> StoredMemory | None:
         """The memory, or None when there is none that this policy may use. `keep_alive` counts as
-        use, which keeps an idle account's memory from being let go."""
+        use, where a store lets go of what was not used for the longest."""
 
     async def get_many(
-        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]]
-    ) -> list[StoredMemory | None]:
-        """`get` for several, in one round trip."""
+        self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]], *, keep_alive: bool = True
+    ) -> Sequence[StoredMemory | MemoryUnavailableError | None]:
+        """`get` for several, in one round trip; what one of them would raise is in its place."""
 
     async def swap(
         self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
@@ -45,8 +45,14 @@ class MemoryStore(Protocol):
     async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
         """Stores `new` over whatever is there."""
 
+    async def incarnation(self) -> str:
+        """Another one whenever what is stored may have gone back in time, as after a restart."""
+
+    async def delete(self, key: AccountKey, policy: PolicyIdentity) -> None:
+        """Lets go of the memory, if there is one."""
+
     async def ping(self) -> None:
-        """Returns when the store answers."""
+        """Returns when all of the store answers."""
 
     async def close(self) -> None:
         """Lets go of the store."""
@@ -59,6 +65,6 @@ class PolicyIdentity:
     policy: str
     """Name and version, `bandits/1`."""
     digest: bytes
-    """32 bytes over graph hashes, onnxruntime's version and the kernel fingerprint."""
+    """32 bytes over the policy, its graph, onnxruntime's version and the kernel fingerprint."""
     shared_size: int
     row_size: int

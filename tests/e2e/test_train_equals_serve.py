@@ -14,6 +14,7 @@ from contract.draw import draw, sample
 from contract.encode import encode_reward, horizon_left
 from contract.spec import load_workflow
 from service.catalog import load_policy, open_catalog
+from service.clock import now_us
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import decode
@@ -119,19 +120,21 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
         memory_timeout_seconds=5,
     )
     assert over_rest(service.base_url) == expected
-    served: dict[str, bytes] = {}
+    served: dict[str, tuple[bytes, str]] = {}
     with redis_client(redis_url) as client:
         for account in ACCOUNTS:
             (name,) = client.keys(f"*{{default|brand-choice|{account}}}:memory:bandits/1:*")
             found = client.get(name)
             assert isinstance(found, bytes)
-            served[account] = found
+            assert isinstance(name, bytes)
+            served[account] = found, name.decode()
     service.terminate()
 
     identity = load_policy(home).identity
     replayed = asyncio.run(replay(service.data_dir, tmp_path / "policies"))
     for account in ACCOUNTS:
-        memory = decode(served[account], identity).memory
+        data, name = served[account]
+        memory = decode(data, identity, name).memory
         for part, wanted in zip(memory, torch_memories[account], strict=True):
             assert np.abs(part - wanted).max() < 1e-6
         for part, wanted in zip(memory, replayed[account], strict=True):
@@ -142,7 +145,7 @@ async def replay(data_dir: Path, policies: Path) -> Memories:
     """Every account's memory, folded from the ledger alone."""
     ledger = Ledger.open(f"sqlite:///{data_dir / 'ledger.sqlite'}")
     catalog = open_catalog(ROOT / "workflows", policies, ledger, 0)
-    recall = Recall(ledger, InProcessMemoryStore(10), catalog, Metrics())
+    recall = Recall(ledger, InProcessMemoryStore(10), catalog, Metrics(), now_us, 500)
     memories: Memories = {}
     for account in ACCOUNTS:
         key = AccountKey("default", "brand-choice", account)

@@ -9,9 +9,9 @@ from tests.house.tree import ROOT, repository_files
 
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
 HEADING = re.compile(r"^#+\s+(?P<text>.+?)\s*$", re.MULTILINE)
-TARGET = re.compile(r"^(?P<name>[a-z]+):.*?##", re.MULTILINE)
+TARGET = re.compile(r"^(?P<name>[a-z-]+):.*?##", re.MULTILINE)
 # `make demo` in code, on a line of its own or after a prompt: not the verb in a sentence.
-COMMAND = re.compile(r"(?:`|^\s*(?:\$ )?|&& )make (?P<name>[a-z]+)", re.MULTILINE)
+COMMAND = re.compile(r"(?:`|^\s*(?:\$ )?|&& )make (?P<name>[a-z-]+)", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`[^`\n]+`")
 
@@ -65,6 +65,6 @@ def test_every_make_command_in_a_document_is_a_target() -> None:
 
 def test_make_help_teaches_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    phony = set(re.findall(r"^\.PHONY: (\w+)", makefile, re.MULTILINE))
+    phony = set(re.findall(r"^\.PHONY: ([\w-]+)", makefile, re.MULTILINE))
     assert {"demo", "test", "serve", "lint", "help", "clean", "constraints"} <= phony
     assert {match["name"] for match in TARGET.finditer(makefile)} == phony

@@ -154,3 +154,11 @@ async def client(open_client: Open) -> AsyncIterator[Client]:
     """The service, embedded."""
     async with open_client() as client:
         yield client
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty ledger's address, on each of the databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    return str(request.getfixturevalue("postgres_url"))

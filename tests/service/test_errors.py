@@ -293,6 +293,15 @@ PATHS = [
     ("POST", "/v1/decisions/{}/feedback"),
     ("GET", "/v1/decisions/{}"),
     ("GET", "/v1/workflows/help/accounts/{}"),
+    ("GET", "/v1/workflows/help/accounts/{}/export"),
+    ("POST", "/v1/workflows/help/accounts/{}/reset"),
+    ("POST", "/v1/workflows/help/accounts/{}/rebuild"),
+    ("DELETE", "/v1/workflows/help/accounts/{}"),
+    ("DELETE", "/v1/workflows/{}/accounts/a"),
+    ("POST", "/v1/decisions/{}/activate"),
+    ("GET", "/v1/decisions/known?rederive={}"),
+    ("GET", "/v1/workflows/help/verification?after={}"),
+    ("POST", "/v1/workflows/help/rebuild?limit={}"),
     ("PUT", "/{}"),
 ]
 

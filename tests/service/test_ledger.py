@@ -139,9 +139,10 @@ async def test_a_decision_and_its_feedback_come_back_as_they_went_in(ledger: Led
     assert await learn(ledger, feedback()) == Head(0, 1)
     (found,) = await ledger.feedback("default", "d")
     assert (found.reward, found.head, found.late) == (0.1, Head(0, 1), False)
-    head, past = await ledger.past(decision().key, None)
-    assert head == Head(0, 1)
-    assert [(one.position, one.action, one.reward) for one in past] == [(1, "mail", 0.1)]
+    past = await ledger.past(decision().key, None)
+    assert past.head == past.end == Head(0, 1)
+    found_again = [(one.position, one.action, one.reward) for one in past.interactions]
+    assert found_again == [(1, "mail", 0.1)]
     account = await ledger.account(decision().key)
     assert account is not None
     assert account.adaptation == AccountAdaptation(1, (0.1,), "adapting", None)
@@ -170,7 +171,7 @@ async def test_concurrent_writes_share_commits_and_one_bad_row_fails_alone(url: 
     results = await asyncio.gather(
         *(decide(ledger, decision(account=f"a{i}", decision_id=f"d{i}")) for i in range(60)),
         ledger.record_feedback(write(explodes, feedback("d3", account="a3"))),
-        decide(ledger, Decision(**(vars(conflicting) | {"request_sha256": "f" * 64}))),
+        decide(ledger, conflicting._replace(request_sha256="f" * 64)),
         return_exceptions=True,
     )
     assert sum(isinstance(one, Committed) and one.new for one in results) == 60
@@ -197,9 +198,9 @@ async def test_two_processes_on_one_account_number_its_interactions_without_a_ga
     )
     assert sorted(head.position for head in heads) == sorted([*range(1, 21)] * 3)
     for account in ("a0", "a1", "a2"):
-        head, past = await two.past(AccountKey("default", "help", account), None)
-        assert head == Head(0, 20)
-        assert [each.position for each in past] == list(range(1, 21))
+        past = await two.past(AccountKey("default", "help", account), None)
+        assert past.head == Head(0, 20)
+        assert [each.position for each in past.interactions] == list(range(1, 21))
     await one.close()
     await two.close()
 

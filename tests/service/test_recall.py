@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
 
+from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import CorruptMemoryError, decode, encode
+from service.memory.in_process import InProcessMemoryStore
+from service.memory.redis_store import RedisMemoryStore
 from service.memory.store import MemoryStore, PolicyIdentity, StoredMemory
 from service.settings import Settings
+from tests.redis_server import redis_client
 from tests.servers import Server
 from tests.service.conftest import CONTEXT, Client, Open
 
 KEY = AccountKey("default", "help", "a")
 
 
-@pytest.fixture(params=["in process", "redis"])
+@pytest.fixture(params=["in process", "redis", "redis cluster"])
 async def either(request: pytest.FixtureRequest, open_client: Open) -> AsyncIterator[Client]:
     """The service on each of the stores."""
-    url = None if request.param == "in process" else request.getfixturevalue("redis_url")
+    fixtures = {"redis": "redis_url", "redis cluster": "redis_cluster_url"}
+    fixture = fixtures.get(request.param)
+    url = None if fixture is None else request.getfixturevalue(fixture)
     async with open_client(redis_url=url, memory_timeout_seconds=5.0) as client:
         yield client
 
@@ -35,6 +42,17 @@ async def stored(client: Client) -> StoredMemory:
     found = await memories.get(KEY, identity)
     assert found is not None
     return found
+
+
+async def forget(memories: MemoryStore) -> None:
+    """Empties the store behind the service's back."""
+    if isinstance(memories, InProcessMemoryStore):
+        await memories.close()
+        return
+    assert isinstance(memories, RedisMemoryStore)
+    for url in await memories._redis.runs(asyncio.get_running_loop().time() + 5):
+        with redis_client(url) as direct:
+            direct.flushall()
 
 
 async def test_a_swap_moves_a_memory_only_from_where_it_is_expected(either: Client) -> None:
@@ -75,9 +93,7 @@ async def test_a_memory_that_is_gone_old_or_ahead_is_brought_to_the_head_bit_for
         await either.interact("a", reward=(-1, 3, 1)[n % 3])
     whole = await stored(either)
     if kept is None:
-        memories._memories.clear() if hasattr(memories, "_memories") else (
-            await memories._redis.flushall()  # type: ignore[attr-defined]
-        )
+        await forget(memories)
     else:
         old = copies.get(kept) or StoredMemory(
             either.service.catalog.workflows["help"].blank(), Head(0, kept)
@@ -250,10 +266,10 @@ async def test_one_account_that_cannot_be_read_costs_the_others_nothing(
 
         original = type(client.service.ledger).past
 
-        async def unreadable(self: object, key: AccountKey, after: Head | None) -> object:
+        async def unreadable(self: Ledger, key: AccountKey, *rest: Any) -> object:
             if key.account_id == "a":
                 raise KeyError("nobody knows")
-            return await original(self, key, after)  # type: ignore[arg-type]
+            return await original(self, key, *rest)
 
         monkeypatch.setattr(type(client.service.ledger), "past", unreadable)
         await direct.flushall()
@@ -266,11 +282,7 @@ async def test_one_account_that_cannot_be_read_costs_the_others_nothing(
 async def test_many_decisions_of_one_flushed_account_share_one_replay(either: Client) -> None:
     for _ in range(5):
         await either.interact("a")
-    memories, _ = store(either)
-    if hasattr(memories, "_memories"):
-        memories._memories.clear()
-    else:
-        await memories._redis.flushall()  # type: ignore[attr-defined]
+    await forget(store(either)[0])
     before = await either.metric("acclimate_memory_rebuilds_total")
     answers = await asyncio.gather(*(either.decide("a") for _ in range(30)))
     assert {answer.json()["memory_position"] for answer in answers} == {5}

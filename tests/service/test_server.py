@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import service.server
 from contract.spec import SpecError
-from service.api import batch, schemas
+from service.api import account_schemas, batch, schemas
 from service.app import create_app
 from service.ledger.records import LedgerUnavailableError
 from service.runtime import Service, open_service
@@ -206,6 +206,7 @@ async def test_readiness_tells_what_is_not_there(
     assert (await client.http.get("/livez")).json() == {"status": "alive"}
 
 
+ACCOUNT = "/v1/workflows/{workflow}/accounts/{account_id}"
 ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
     ("post", "/v1/workflows/{workflow}/decisions"): (
         "/v1/workflows/help/decisions",
@@ -217,6 +218,16 @@ ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
         {"feedback_id": "2", "outcome": "solved"},
         schemas.FeedbackAnswer,
     ),
+    ("get", "/v1/decisions/{decision_id}"): (
+        "/v1/decisions/d?rederive=true",
+        None,
+        account_schemas.AuditRecord,
+    ),
+    ("post", "/v1/decisions/{decision_id}/activate"): (
+        "/v1/decisions/d/activate",
+        None,
+        account_schemas.ActivationAnswer,
+    ),
     ("post", "/v1/workflows/{workflow}/decisions/batch"): (
         "/v1/workflows/help/decisions/batch",
         {"decisions": [{"account_id": "a", "context": CONTEXT}, {"account_id": "a b"}]},
@@ -227,11 +238,40 @@ ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
         {"feedback": [{"decision_id": "e", "reward": 1}, {"decision_id": "none", "reward": 1}]},
         batch.FeedbackResults,
     ),
-    ("get", "/v1/decisions/{decision_id}"): ("/v1/decisions/d", None, schemas.DecisionRecord),
     ("get", "/v1/workflows/{workflow}/accounts/{account_id}"): (
         "/v1/workflows/help/accounts/a",
         None,
         schemas.AccountRecord,
+    ),
+    ("post", f"{ACCOUNT}/rebuild"): (
+        "/v1/workflows/help/accounts/a/rebuild",
+        None,
+        account_schemas.RebuildAnswer,
+    ),
+    ("get", f"{ACCOUNT}/export"): (
+        "/v1/workflows/help/accounts/a/export",
+        None,
+        account_schemas.AccountExport,
+    ),
+    ("get", "/v1/workflows/{workflow}/verification"): (
+        "/v1/workflows/help/verification?limit=1&after=0",
+        None,
+        account_schemas.VerificationPage,
+    ),
+    ("post", "/v1/workflows/{workflow}/rebuild"): (
+        "/v1/workflows/help/rebuild",
+        None,
+        account_schemas.RebuildPage,
+    ),
+    ("post", f"{ACCOUNT}/reset"): (
+        "/v1/workflows/help/accounts/a/reset",
+        None,
+        schemas.AccountRecord,
+    ),
+    ("delete", ACCOUNT): (
+        "/v1/workflows/help/accounts/a",
+        None,
+        account_schemas.ErasureAnswer,
     ),
     ("get", "/v1/workflows"): ("/v1/workflows", None, schemas.WorkflowList),
     ("get", "/v1/workflows/{workflow}"): ("/v1/workflows/help", None, schemas.WorkflowRecord),
@@ -289,11 +329,18 @@ async def test_every_documented_status_is_one_that_is_given(open_client: Open) -
     }
     reads = {"200", "404", "422", "503", "default"}
     assert statuses == {
-        "post /v1/workflows/{workflow}/decisions": reads | {"400", "413"},
-        "post /v1/decisions/{decision_id}/feedback": reads | {"400", "413"},
+        "post /v1/workflows/{workflow}/decisions": reads | {"400", "410", "413"},
+        "post /v1/decisions/{decision_id}/feedback": reads | {"400", "409", "410", "413"},
         "post /v1/workflows/{workflow}/decisions/batch": reads | {"400", "413"},
         "post /v1/feedback/batch": {"200", "400", "413", "422", "503", "default"},
-        "get /v1/decisions/{decision_id}": reads,
+        "post /v1/decisions/{decision_id}/activate": reads | {"410"},
+        "get /v1/decisions/{decision_id}": reads | {"410"},
+        f"post {ACCOUNT}/reset": reads,
+        f"post {ACCOUNT}/rebuild": reads,
+        f"delete {ACCOUNT}": reads,
+        f"get {ACCOUNT}/export": reads,
+        "get /v1/workflows/{workflow}/verification": reads,
+        "post /v1/workflows/{workflow}/rebuild": reads,
         "get /v1/workflows/{workflow}/accounts/{account_id}": reads,
         "get /v1/workflows": {"200", "422", "default"},
         "get /v1/workflows/{workflow}": {"200", "404", "422", "default"},

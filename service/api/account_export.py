@@ -1,0 +1,144 @@
+"""Everything that is known of one account, as one JSON document, written page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from pydantic_core import to_json
+
+from service.api.account_schemas import (
+    ExportedAccount,
+    ExportedDecision,
+    ExportedFeedback,
+    ExportedGeneration,
+    ExportedSnapshot,
+)
+from service.clock import to_moment
+from service.ledger.records import Account, Decision, Feedback, Generation, Snapshot
+from service.ledger.scan import (
+    Scope,
+    place_of,
+    read_decisions,
+    read_generations,
+    read_snapshots,
+)
+from service.runtime import Service
+
+PAGE = 500
+"""Decisions read at a time."""
+
+
+async def exported(service: Service, account: Account, now_us: int) -> AsyncIterator[str]:
+    """The pieces of the document, an `AccountExport`. Raises LedgerUnavailableError, also midway:
+    what was sent until then is no whole document."""
+    key, ledger = account.key, service.ledger
+    opened = await ledger.read(read_generations(key))
+    kept = await ledger.read(read_snapshots(key))
+    head = {
+        **key._asdict(),
+        "exported_at": to_moment(now_us),
+        "account": _account(account),
+        "generations": [_generation(one) for one in opened],
+        "snapshots": [_snapshot(one) for one in kept],
+    }
+    yield "{"
+    for name, value in head.items():
+        yield f'"{name}":{to_json(value).decode()},'
+    yield '"decisions":['
+    versions: set[int] = set()
+    after, separator = None, ""
+    while page := await ledger.read(read_decisions(Scope(*key), after, PAGE)):
+        for decision, came_of_it in page:
+            versions.add(decision.spec_version)
+            yield separator + _decision(decision, came_of_it).model_dump_json()
+            separator = ","
+        after = place_of(page[-1][0])
+    yield '],"specs":{'
+    separator = ""
+    for version in sorted(versions):
+        spec = await asyncio.to_thread(service.catalog.spec, key.workflow, version)
+        yield f'{separator}"{version}":{spec.model_dump_json(by_alias=True)}'
+        separator = ","
+    yield "}}"
+
+
+def _account(account: Account) -> ExportedAccount:
+    return ExportedAccount(
+        decisions=account.decisions,
+        interactions=account.head.position,
+        generation=account.head.generation,
+        phase=account.adaptation.phase,
+        adapted_at=account.adaptation.adapted_at,
+        recent_rewards=list(account.adaptation.recent),
+        created_at=to_moment(account.created_at_us),
+        updated_at=to_moment(account.updated_at_us),
+    )
+
+
+def _generation(opened: Generation) -> ExportedGeneration:
+    return ExportedGeneration(
+        generation=opened.generation,
+        reason=opened.reason,
+        position=opened.position,
+        head_position=opened.head_position,
+        decision_id=opened.decision_id,
+        opened_at=to_moment(opened.opened_at_us),
+    )
+
+
+def _snapshot(kept: Snapshot) -> ExportedSnapshot:
+    return ExportedSnapshot(
+        policy=kept.policy,
+        digest=kept.digest,
+        generation=kept.head.generation,
+        position=kept.head.position,
+        bytes=len(kept.memory),
+        created_at=to_moment(kept.created_at_us),
+    )
+
+
+def _decision(decision: Decision, came_of_it: list[Feedback]) -> ExportedDecision:
+    assert decision.head is not None
+    return ExportedDecision(
+        decision_id=decision.decision_id,
+        episode_id=decision.episode_id,
+        spec_version=decision.spec_version,
+        policy=decision.policy,
+        context=decision.context,
+        asked_for=decision.asked_for,
+        action=decision.action,
+        probability=decision.probability,
+        draw=decision.draw,
+        reason=decision.reason,
+        limits=decision.limits,
+        mode=decision.mode,
+        memory_generation=decision.head.generation,
+        memory_position=decision.head.position,
+        created_at=to_moment(decision.created_at_us),
+        expires_at=to_moment(decision.expires_at_us),
+        activated_at=_moment(decision.activated_at_us),
+        feedback=[_feedback(one) for one in came_of_it],
+    )
+
+
+def _feedback(given: Feedback) -> ExportedFeedback:
+    return ExportedFeedback(
+        feedback_id=given.feedback_id or None,
+        kind=given.kind,
+        reward=given.reward,
+        outcome=given.outcome,
+        episode_end=given.episode_end,
+        late=given.late,
+        memory_generation=given.head.generation if given.head else None,
+        memory_position=given.head.position if given.head else None,
+        folded_reward=given.folded_reward,
+        folded_episode_end=given.folded_end,
+        occurred_at=_moment(given.occurred_at_us),
+        received_at=to_moment(given.received_at_us),
+    )
+
+
+def _moment(at_us: int | None) -> datetime | None:
+    return None if at_us is None else to_moment(at_us)

@@ -1,0 +1,195 @@
+"""The routes of whoever looks after accounts: activate, reset, rebuild, erase, export, verify."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from service.api.account_export import exported
+from service.api.account_schemas import (
+    AccountExport,
+    ActivationAnswer,
+    DifferenceRecord,
+    ErasureAnswer,
+    RebuildAnswer,
+    RebuildPage,
+    VerificationPage,
+)
+from service.api.problems import documented
+from service.api.routes import Running, account_record, served_workflow
+from service.api.schemas import ID, AccountRecord, PathId, Tenant
+from service.api.strict import StrictRoute
+from service.clock import to_moment
+from service.ledger.records import (
+    AccountKey,
+    AccountUnknownError,
+    LedgerUnavailableError,
+)
+from service.ledger.scan import Scope
+from service.ledger.settle import ActivateWrite
+from service.memory.store import MemoryUnavailableError
+from service.recall import UnreadablePastError
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+log = logging.getLogger(__name__)
+
+After = Annotated[
+    str | None, Query(pattern=ID, description="The `next` of the page before; none: the first.")
+]
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Accounts a page.")]
+
+ACCOUNT = "/workflows/{workflow}/accounts/{account_id}"
+
+
+@router.post(
+    "/decisions/{decision_id}/activate",
+    responses=documented(404, 410, 422, 503),
+    tags=["decisions"],
+)
+async def activate(
+    service: Running, decision_id: PathId, tenant: Tenant = "default"
+) -> ActivationAnswer:
+    """Let a deferred decision count: its window opens now. Doing it again changes nothing."""
+    active = await service.ledger.activate(
+        ActivateWrite(
+            tenant,
+            decision_id,
+            service.clock(),
+            lambda decision: service.catalog.spec(decision.key.workflow, decision.spec_version),
+        )
+    )
+    activated_at = active.activated_at_us
+    return ActivationAnswer(
+        decision_id=decision_id,
+        mode=active.mode,
+        activated_at=None if activated_at is None else to_moment(activated_at),
+        expires_at=to_moment(active.expires_at_us),
+    )
+
+
+@router.post(f"{ACCOUNT}/reset", responses=documented(404, 422, 503), tags=["accounts"])
+async def reset(
+    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+) -> AccountRecord:
+    """Start an account anew: its past stays in the ledger and is not learned from any more."""
+    served = served_workflow(service, workflow)
+    key = AccountKey(tenant, workflow, account_id)
+    anew = await service.ledger.reset(key, service.clock())
+    try:
+        await service.recall.at_head(served, key, anew.head)
+    except (MemoryUnavailableError, LedgerUnavailableError, UnreadablePastError) as error:
+        log.warning("a reset account's memory is renewed later: %s", type(error).__name__)
+    return account_record(anew, served)
+
+
+@router.post(f"{ACCOUNT}/rebuild", responses=documented(404, 422, 503), tags=["accounts"])
+async def rebuild(
+    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+) -> RebuildAnswer:
+    """Fold an account's whole past afresh, and store that in place of whatever is stored."""
+    served = served_workflow(service, workflow)
+    rebuilt = await service.rebuilder.account(served, AccountKey(tenant, workflow, account_id))
+    return RebuildAnswer(
+        account_id=account_id,
+        policy=rebuilt.policy,
+        interactions=rebuilt.interactions,
+        position=rebuilt.head.position,
+        generation=rebuilt.head.generation,
+        digest=rebuilt.digest,
+        was_equal=rebuilt.was_equal,
+        complete=rebuilt.complete,
+        seconds=rebuilt.seconds,
+    )
+
+
+@router.delete(ACCOUNT, responses=documented(404, 422, 503), tags=["accounts"])
+async def erase(
+    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+) -> ErasureAnswer:
+    """Erase an account: its events, memories and name. Keyed hashes of its ids stay, so that what
+    still comes for them is refused with 410."""
+    served = served_workflow(service, workflow)
+    key = AccountKey(tenant, workflow, account_id)
+    await service.recall.forget(served, key)  # a store that cannot be reached refuses all of it
+    erased = await service.ledger.erase(key, service.clock())
+    try:
+        await service.recall.forget(served, key)  # what a request in flight stored meanwhile
+    except MemoryUnavailableError as error:
+        log.warning("a memory of an erased account may rest until it idles out: %s", error)
+    return ErasureAnswer(
+        account_id=account_id, decisions=erased.decisions, feedback=erased.feedback
+    )
+
+
+@router.get(
+    f"{ACCOUNT}/export",
+    response_class=StreamingResponse,
+    responses={**documented(404, 422, 503), 200: {"model": AccountExport}},
+    tags=["accounts"],
+)
+async def export(
+    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+) -> StreamingResponse:
+    """Everything that is known of an account, as a document to download."""
+    served_workflow(service, workflow)
+    account = await service.ledger.account(AccountKey(tenant, workflow, account_id))
+    if account is None:
+        raise AccountUnknownError
+    return StreamingResponse(
+        exported(service, account, service.clock()),
+        media_type="application/json",
+        headers={"Content-Disposition": 'attachment; filename="account.json"'},
+    )
+
+
+@router.get(
+    "/workflows/{workflow}/verification", responses=documented(404, 422, 503), tags=["ledger"]
+)
+async def verify(
+    service: Running,
+    workflow: str,
+    after: After = None,
+    limit: Limit = 100,
+    tenant: Tenant = "default",
+) -> VerificationPage:
+    """Compare the tenant's accounts and their memories with what the ledger's events come to."""
+    served_workflow(service, workflow)
+    above = None if after is None else AccountKey(tenant, workflow, after)
+    found = await service.verifier.page(Scope(tenant, workflow), above, limit)
+    return VerificationPage(
+        accounts=found.accounts,
+        interactions=found.interactions,
+        memories=found.memories,
+        snapshots=found.snapshots,
+        incomplete=found.incomplete,
+        differing=[
+            DifferenceRecord(account_id=one.key.account_id, what=one.what, detail=one.detail)
+            for one in found.differing
+        ],
+        next=found.last.account_id if found.last else None,
+        digest=found.digest,
+    )
+
+
+@router.post("/workflows/{workflow}/rebuild", responses=documented(404, 422, 503), tags=["ledger"])
+async def rebuild_page(
+    service: Running,
+    workflow: str,
+    after: After = None,
+    limit: Limit = 100,
+    tenant: Tenant = "default",
+) -> RebuildPage:
+    """Fold the pasts of the tenant's accounts afresh, and store that in place of what is stored."""
+    served = served_workflow(service, workflow)
+    page = await service.rebuilder.page(served, tenant, after, limit)
+    return RebuildPage(
+        accounts=page.accounts,
+        interactions=page.interactions,
+        different=page.different,
+        seconds=page.seconds,
+        digest=page.digest,
+        next=page.next,
+    )

@@ -1,0 +1,121 @@
+"""Retention: events that are old and that a kept memory has folded leave the ledger.
+
+An account's past is cut at a position where a memory of every policy that serves it is kept; that
+memory stays, so that what lies above can be revised and folded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+
+from service.ledger.records import AccountKey
+from service.ledger.tables import accounts, decisions, feedback, snapshots
+
+MOST = 1_000
+"""Accounts, or decisions, that one transaction deals with."""
+
+
+def find_cuts(
+    connection: Connection, workflow: str, digests: Sequence[str]
+) -> list[tuple[AccountKey, int]]:
+    """Accounts with a position above what is deleted where every policy has a kept memory, and the
+    newest such position."""
+    kept = snapshots.c
+    query = (
+        select(kept.tenant, kept.account_id, kept.position)
+        .join(
+            accounts,
+            (accounts.c.tenant == kept.tenant)
+            & (accounts.c.workflow == kept.workflow)
+            & (accounts.c.account_id == kept.account_id),
+        )
+        .where(
+            kept.workflow == workflow,
+            kept.digest.in_(digests),
+            kept.position > accounts.c.kept_above,
+        )
+        .group_by(kept.tenant, kept.account_id, kept.position)
+        .having(func.count() == len(digests))
+        .order_by(kept.tenant, kept.account_id, kept.position)
+        .limit(MOST)
+    )
+    newest = {
+        AccountKey(row.tenant, workflow, row.account_id): row.position
+        for row in connection.execute(query)
+    }
+    return sorted(newest.items())
+
+
+def cut(connection: Connection, key: AccountKey, position: int, before_us: int) -> int:
+    """Deletes an account's interactions up to `position`, if they all are of before `before_us` and
+    nothing above belongs to the same decisions; how many decisions."""
+    of_account = (
+        accounts.c.tenant == key.tenant,
+        accounts.c.workflow == key.workflow,
+        accounts.c.account_id == key.account_id,
+    )
+    account = connection.execute(select(accounts).where(*of_account).with_for_update()).first()
+    kept = snapshots.c
+    still_kept = select(kept.position).where(
+        kept.tenant == key.tenant,
+        kept.workflow == key.workflow,
+        kept.account_id == key.account_id,
+        kept.position == position,
+    )
+    if account is None or connection.execute(still_kept).first() is None:
+        return 0
+    folded = _interactions(key) & (feedback.c.position <= position)
+    young = (decisions.c.created_at_us >= before_us) | (decisions.c.expires_at_us >= before_us)
+    below = select(feedback.c.decision_id).where(folded)
+    too_young = select(decisions.c.decision_id).where(
+        decisions.c.tenant == key.tenant, decisions.c.decision_id.in_(below), young
+    )
+    goes_on = select(feedback.c.decision_id).where(
+        _interactions(key), feedback.c.position > position, feedback.c.decision_id.in_(below)
+    )
+    for blocking in (too_young, goes_on):
+        if connection.execute(blocking.limit(1)).first() is not None:
+            return 0
+    connection.execute(update(accounts).where(*of_account).values(kept_above=position))
+    ids = sorted(set(connection.scalars(below)))
+    _delete(connection, key.tenant, ids)
+    return len(ids)
+
+
+def drop_unfolded(connection: Connection, workflow: str, before_us: int) -> int:
+    """Deletes decisions of before `before_us` that nothing is folded for; how many."""
+    columns = decisions.c
+    query = select(columns.tenant, columns.decision_id).where(
+        columns.workflow == workflow,
+        columns.created_at_us < before_us,
+        columns.expires_at_us < before_us,
+        columns.default_due_at_us.is_(None),
+        columns.folded.is_(False),
+    )
+    rows = connection.execute(query.limit(MOST)).all()
+    for tenant in {row.tenant for row in rows}:
+        _delete(connection, tenant, [row.decision_id for row in rows if row.tenant == tenant])
+    return len(rows)
+
+
+def _interactions(key: AccountKey) -> ColumnElement[bool]:
+    columns = feedback.c
+    of_account: Any = (
+        (columns.tenant == key.tenant)
+        & (columns.workflow == key.workflow)
+        & (columns.account_id == key.account_id)
+    )
+    return of_account & columns.position.is_not(None)  # type: ignore[no-any-return]
+
+
+def _delete(connection: Connection, tenant: str, ids: list[str]) -> None:
+    for start in range(0, len(ids), MOST):
+        some = ids[start : start + MOST]
+        for table in (feedback, decisions):
+            columns = table.c
+            connection.execute(
+                delete(table).where(columns.tenant == tenant, columns.decision_id.in_(some))
+            )

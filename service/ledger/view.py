@@ -1,0 +1,37 @@
+"""The rows of one group of writes, as they are under the accounts' locks, and what it changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from service.ledger.records import Account, AccountKey, Decision, Feedback, Generation, Snapshot
+
+DecisionKey = tuple[str, str]
+"""(tenant, decision_id)."""
+FeedbackKey = tuple[str, str]
+"""(kind, feedback_id), within a decision."""
+
+
+@dataclass(slots=True)
+class View:
+    """Each write of the group is settled on it in turn; what changed is then stored at once."""
+
+    accounts: dict[AccountKey, Account] = field(default_factory=dict)
+    decisions: dict[DecisionKey, Decision] = field(default_factory=dict)
+    feedback: dict[DecisionKey, dict[FeedbackKey, Feedback]] = field(default_factory=dict)
+    """By decision, so that settling one looks at its own alone; in order of arrival."""
+    erased: set[DecisionKey] = field(default_factory=set)
+    """Decisions that were erased with their account."""
+    fresh: set[AccountKey] = field(default_factory=set)
+    """Accounts that are not in the database yet; they get there only when they have changed."""
+    decided: set[AccountKey] = field(default_factory=set)
+    """Accounts whose counts of decisions changed."""
+    moved: set[AccountKey] = field(default_factory=set)
+    """Accounts whose head moved."""
+    made: set[DecisionKey] = field(default_factory=set)
+    folded: set[DecisionKey] = field(default_factory=set)
+    activated: set[DecisionKey] = field(default_factory=set)
+    given: list[Feedback] = field(default_factory=list)
+    opened: list[Generation] = field(default_factory=list)
+    """In order; each deletes the snapshots that it makes untrue."""
+    snapshots: list[Snapshot] = field(default_factory=list)

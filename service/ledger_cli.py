@@ -1,0 +1,382 @@
+"""`acclimate ledger`: check what the ledger holds, rebuild memories from it, take it elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from contract.bundle import BundleError
+from contract.spec import SpecError
+from service.beside import Beside, open_beside
+from service.cli import read_settings
+from service.clock import to_us
+from service.ledger.reading import open_to_read
+from service.ledger.records import AccountKey, AccountUnknownError, LedgerUnavailableError
+from service.ledger.scan import (
+    Scope,
+    count_accounts,
+    count_decisions,
+    read_tenants,
+    read_workflows,
+)
+from service.ledger_export import Export, ExportError
+from service.memory.store import MemoryUnavailableError
+from service.recall import UnreadablePastError
+from service.replay import RebuiltPage, joint_digest
+from service.settings import Settings
+from service.verify import Verification
+
+PAGE = 100
+"""Accounts checked or rebuilt between two steps of the progress bar."""
+
+app = typer.Typer(
+    help="Verify, rebuild from and export the ledger. Settings are those of `acclimate serve`.",
+    no_args_is_help=True,
+)
+R = TypeVar("R")
+
+Workflow = Annotated[str | None, typer.Option(help="Only this one.")]
+Tenant = Annotated[
+    str | None, typer.Option(help="Whose accounts; default: all, with --url 'default'.")
+]
+Url = Annotated[
+    str | None, typer.Option(help="A running service; default: open its ledger and Redis directly.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Where the embedded ledger lives.")]
+Workflows = Annotated[Path | None, typer.Option(help="Directory of workflow files.")]
+Policies = Annotated[Path | None, typer.Option(help="Directory of bundles.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done. The message says what was expected."""
+
+
+@app.command()
+def verify(
+    workflow: Workflow = None,
+    tenant: Tenant = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    workflows: Workflows = None,
+    policies: Policies = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every account and memory with what the ledger's events come to.
+
+    Exits with 0 when all are equal, with 1 when something differs, naming it, and with 2 when the
+    ledger, the memories or the service cannot be opened. Reads only, also while the service runs.
+    """
+    settings = read_settings(data_dir=data_dir, workflows=workflows, policies=policies)
+    found, notes = _run(_verify(settings, url, tenant, workflow))
+    whole = Verification()
+    for one in found.values():
+        whole.add(one)
+    if as_json:
+        print(json.dumps(_counts(whole) | {
+            "digest": whole.digest,
+            "workflows": {name: _counts(one) for name, one in found.items()},
+            "differing": [asdict(one) | {"key": one.key._asdict()} for one in whole.differing],
+            "notes": notes,
+        }))  # fmt: skip
+    else:
+        _show_verification(found, whole, notes)
+    raise typer.Exit(1 if whole.differing else 0)
+
+
+@app.command()
+def rebuild(
+    workflow: Workflow = None,
+    account: Annotated[str | None, typer.Option(help="Only this one of --workflow.")] = None,
+    tenant: Tenant = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    workflows: Workflows = None,
+    policies: Policies = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the past of every account, or one, afresh, and store that in place of what is stored.
+
+    Exits with 0 when it is done, and with 2 when the ledger, the memories or the service cannot be
+    opened. Without Redis, memories live in the service's own process: --url names it.
+    """
+    settings = read_settings(data_dir=data_dir, workflows=workflows, policies=policies)
+    if account is not None and workflow is None:
+        _refuse("--account: expected --workflow too")
+    if url is None and settings.redis_url is None:
+        _refuse("memories live in the service's own process here: expected --url, or "
+                "ACCLIMATE_REDIS_URL for those that Redis keeps")  # fmt: skip
+    pages = _run(_rebuild(settings, url, tenant, workflow, account))
+    digest = joint_digest(page.digest for page in pages)
+    totals = {
+        "accounts": sum(page.accounts for page in pages),
+        "interactions": sum(page.interactions for page in pages),
+        "different": sum(page.different for page in pages),
+        "seconds": round(sum(page.seconds for page in pages), 3),
+    }
+    if as_json:
+        print(json.dumps(totals | {"digest": digest}))
+        return
+    table = Table("rebuilt", *list(totals)[1:])
+    table.add_row(*(f"{value:,}" for value in totals.values()))
+    Console().print(table)
+    Console().print(f"digest {digest}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def export(
+    to: Annotated[Path, typer.Option(help="A file that ends in .parquet, .vw or .jsonl.")],
+    workflow: Workflow = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this one's; default: all.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            help="Only decisions made then or later; UTC unless it says otherwise.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also decisions that came to no reward.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write decisions with propensities and rewards to a file, for evaluation or another learner.
+
+    .vw is one file a workflow, FILE-<workflow>.vw each unless --workflow names one, and beside it
+    the actions' numbers in FILE.vw.json. Reads only, also while the service runs. Exits with 2
+    when the ledger cannot be opened or the file not be written; then there is no file.
+    """
+    settings = read_settings(data_dir=data_dir)
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    since_us = None if since is None else to_us(since)
+    try:
+        for path, count in _export(settings, to, tenant, workflow, since_us, not everything):
+            print(f"{path}: {count:,} decisions")
+    except (LedgerUnavailableError, ExportError, OSError) as error:
+        _refuse(str(error))
+
+
+async def _verify(
+    settings: Settings, url: str | None, tenant: str | None, workflow: str | None
+) -> tuple[dict[str, Verification], list[str]]:
+    """What was found by workflow, and what to know of it."""
+    found: dict[str, Verification] = {}
+    if url is not None:
+        async with _connect(url, tenant) as remote:
+            for name in [workflow] if workflow else await remote.workflows():
+                found[name] = Verification()
+                with _progress(name, None) as advance:
+                    while True:
+                        page = await remote.verify(name, found[name].last, PAGE)
+                        found[name].add(page)
+                        advance(page.accounts)
+                        if page.last is None:
+                            break
+        return found, []
+    async with open_beside(settings) as beside:
+        for name in _chosen(beside, workflow):
+            found[name] = Verification()
+            scope = Scope(tenant, name)
+            total = await beside.ledger.read(count_accounts(scope))
+            with _progress(name, total) as advance:
+                while True:
+                    page = await beside.verifier.page(scope, found[name].last, PAGE)
+                    found[name].add(page)
+                    advance(page.accounts)
+                    if page.last is None:
+                        break
+        return found, await _notes(beside, workflow)
+
+
+async def _rebuild(
+    settings: Settings,
+    url: str | None,
+    tenant: str | None,
+    workflow: str | None,
+    account: str | None,
+) -> list[RebuiltPage]:
+    pages: list[RebuiltPage] = []
+    if url is not None:
+        async with _connect(url, tenant) as remote:
+            if account is not None and workflow is not None:
+                one = await remote.rebuild_account(workflow, account)
+                different = int(one["was_equal"] is False)
+                return [RebuiltPage(1, one["interactions"], different, one["seconds"],
+                                    one["digest"], None)]  # fmt: skip
+            for name in [workflow] if workflow else await remote.workflows():
+                with _progress(name, None) as advance:
+                    after = None
+                    while True:
+                        pages.append(await remote.rebuild(name, after, PAGE))
+                        advance(pages[-1].accounts)
+                        after = pages[-1].next
+                        if after is None:
+                            break
+        return pages
+    async with open_beside(settings) as beside:
+        served = beside.catalog.workflows
+        if account is not None and workflow is not None:
+            _chosen(beside, workflow)
+            key = AccountKey(tenant or "default", workflow, account)
+            done = await beside.rebuilder.account(served[workflow], key)
+            different = int(done.was_equal is False)
+            return [RebuiltPage(1, done.interactions, different, done.seconds, done.digest, None)]
+        for name in _chosen(beside, workflow):
+            total = await beside.ledger.read(count_accounts(Scope(tenant, name)))
+            tenants = [tenant] if tenant else await beside.ledger.read(read_tenants(name))
+            with _progress(name, total) as advance:
+                for one_tenant in tenants:
+                    after = None
+                    while True:
+                        page = await beside.rebuilder.page(served[name], one_tenant, after, PAGE)
+                        pages.append(page)
+                        advance(page.accounts)
+                        after = page.next
+                        if after is None:
+                            break
+    return pages
+
+
+def _export(
+    settings: Settings,
+    to: Path,
+    tenant: str | None,
+    workflow: str | None,
+    since_us: int | None,
+    folded_only: bool,
+) -> Iterator[tuple[Path, int]]:
+    """Each file that was written, with how many decisions."""
+    ledger = open_to_read(settings.ledger)
+    names: list[str | None] = [workflow]
+    if to.suffix == ".vw" and workflow is None:
+        names = list(ledger.read_now(read_workflows))
+    for name in names:
+        scope = Scope(tenant, name)
+        path = to if name == workflow else to.with_name(f"{to.stem}-{name}{to.suffix}")
+        query = count_decisions(scope, since_us=since_us, folded_only=folded_only)
+        with _progress(path.name, ledger.read_now(query)) as advance:
+            written = Export(scope, path, since_us, folded_only).run(ledger, advance)
+        yield path, written
+
+
+def _chosen(beside: Beside, workflow: str | None) -> list[str]:
+    """The workflows to walk."""
+    served = sorted(beside.catalog.workflows)
+    if workflow is None:
+        return served
+    if workflow not in served:
+        raise RefusedError(f"--workflow: expected one of {served}, got {workflow!r}")
+    return [workflow]
+
+
+async def _notes(beside: Beside, workflow: str | None) -> list[str]:
+    notes = []
+    if not beside.shares_memories:
+        notes.append(
+            "memories live in the service's own process here and were not looked at: --url names it"
+        )
+    if workflow is None:
+        known = await beside.ledger.read(read_workflows)
+        passed_over = sorted(set(known) - set(beside.catalog.workflows))
+        if passed_over:
+            notes.append(f"not served, so not replayed: {', '.join(passed_over)}")
+    return notes
+
+
+@contextlib.asynccontextmanager
+async def _connect(url: str, tenant: str | None) -> AsyncIterator[Any]:
+    try:
+        from service.ledger_remote import RemoteError, connect
+    except ImportError as error:
+        raise RefusedError("--url needs httpx: pip install 'acclimate[client]'") from error
+    try:
+        async with connect(url, tenant or "default") as remote:
+            yield remote
+    except RemoteError as error:
+        raise RefusedError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int | None) -> Iterator[Any]:
+    """A bar on standard error; call what it gives with how many more are done."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda more: bar.advance(task, more)
+
+
+def _counts(found: Verification) -> dict[str, int]:
+    return {
+        "accounts": found.accounts,
+        "interactions": found.interactions,
+        "memories": found.memories,
+        "snapshots": found.snapshots,
+        "incomplete": found.incomplete,
+        "different": len(found.differing),
+    }
+
+
+def _show_verification(
+    found: dict[str, Verification], whole: Verification, notes: list[str]
+) -> None:
+    out = Console()
+    table = Table("workflow", *_counts(whole))
+    for name, one in found.items():
+        table.add_row(name, *(f"{count:,}" for count in _counts(one).values()))
+    out.print(table)
+    for off in whole.differing:
+        where = "/".join(off.key)
+        out.print(f"[red]{off.what}[/red] of {escape(f'{where}: {off.detail}')}", soft_wrap=True)
+    for note in notes:
+        out.print(f"[dim]{note}[/dim]", soft_wrap=True)
+    said = "[red]not what the events come to[/red]" if whole.differing else "[green]equal[/green]"
+    out.print(f"{said}; digest {whole.digest}", soft_wrap=True, highlight=False)
+
+
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    """What it gives. Exits with 2 when something cannot be opened or read."""
+    try:
+        return asyncio.run(work)
+    except AccountUnknownError:
+        _refuse("--account: expected an account that has had a decision")
+    except (
+        BundleError,
+        LedgerUnavailableError,
+        MemoryUnavailableError,
+        RefusedError,
+        SpecError,
+        UnreadablePastError,
+    ) as error:
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> NoReturn:
+    print(f"acclimate: {why}", file=sys.stderr)
+    raise typer.Exit(2)

@@ -1,0 +1,155 @@
+"""What must be true of every ledger and its memories, whatever happened: read from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, Table, select
+
+from contract.encode import check_context
+from service.ledger.records import Account, AccountKey, Decision
+from service.ledger.rows import to_account, to_decision
+from service.ledger.tables import accounts, decisions, feedback, generations, snapshots
+from service.memory.codec import account_name, decode
+from service.memory.store import StoredMemory
+from service.runtime import Service
+from tests.e2e.events import Events
+
+Rows = list[Row[Any]]
+
+
+async def everything(service: Service, events: Events) -> None:
+    """All of the below."""
+    await nothing_is_lost(service, events)
+    await nothing_is_half_done(service)
+    await decisions_follow_from_their_past(service)
+    await snapshots_are_replays(service)
+
+
+async def nothing_is_lost(service: Service, events: Events) -> None:
+    """Whatever was acknowledged is in the ledger as it was answered."""
+    for decision_id, told in events.decisions.items():
+        decision = await service.ledger.decision("default", decision_id)
+        assert decision is not None, f"decision {decision_id} is lost"
+        assert decision.head is not None
+        kept = (decision.action, decision.probability, *decision.head)
+        names = ("action", "probability", "memory_generation", "memory_position")
+        assert kept == tuple(told[name] for name in names)
+    for (decision_id, feedback_id), told in events.feedback.items():
+        came = await service.ledger.feedback("default", decision_id)
+        (given,) = [one for one in came if (one.kind, one.feedback_id) == ("received", feedback_id)]
+        place = given.head.position if given.head else None
+        assert (given.reward, place) == (told["reward"], told["memory_position"])
+
+
+async def nothing_is_half_done(service: Service) -> None:
+    """Heads, counts and windows are those of the events: positions and generations have no gap."""
+    for account in await all_accounts(service):
+        made = await _rows(service, decisions, account.key)
+        came = await _rows(service, feedback, account.key)
+        opened = await _rows(service, generations, account.key)
+        assert account.decisions == len(made)
+        assert sorted(row.generation for row in opened) == list(
+            range(1, account.head.generation + 1)
+        )
+        folded = [row for row in came if row.position is not None]
+        folded.sort(key=lambda row: (row.generation, row.position))
+        rewards = {
+            row.position: row.folded_reward
+            for row in folded
+            if row.generation >= account.base_generation
+        }
+        assert sorted(rewards) == list(range(1, account.head.position + 1))
+        recent = account.adaptation.recent
+        in_order = [rewards[position] for position in sorted(rewards)]
+        assert list(recent) == in_order[len(in_order) - len(recent) :]
+        assert {row.decision_id for row in made if row.folded} == {
+            row.decision_id for row in folded
+        }
+        assert all(row.default_due_at_us is None for row in made if row.folded)
+        for row in made:
+            assert (row.generation, row.position) <= account.head
+
+
+async def decisions_follow_from_their_past(service: Service) -> None:
+    """The policy's probability of every decision is that of the memory replayed to its head."""
+    query = select(decisions).where(decisions.c.reason == "policy")
+    for row in await service.ledger.read(lambda connection: connection.execute(query).all()):
+        decision = to_decision(row)
+        expected = await probability(service, decision)
+        assert abs(decision.probability - expected) < 1e-5, decision.decision_id
+
+
+async def probability(service: Service, decision: Decision) -> float:
+    """Of the served action, from the ledger alone."""
+    workflow = service.catalog.workflows[decision.key.workflow]
+    replayed = await service.recall.fresh(workflow, decision.key, decision.head)
+    assert replayed.memory.head == decision.head
+    context, _ = check_context(workflow.spec, decision.context)
+    mask = workflow.limits.allow(context, decision.asked_for).mask
+    probabilities = workflow.probabilities([replayed.memory], [context], mask[None])
+    return float(probabilities[0, workflow.spec.action_ids.index(decision.action)])
+
+
+async def snapshots_are_replays(service: Service) -> None:
+    """Every memory that is kept in the ledger is a prefix of its account's past, bit for bit."""
+    for account in await all_accounts(service):
+        workflow = service.catalog.workflows[account.key.workflow]
+        for row in await _rows(service, snapshots, account.key):
+            kept = decode(row.memory, workflow.policy.identity, account_name(account.key))
+            head = account.head._replace(position=row.position)
+            replayed = await service.recall.fresh(workflow, account.key, head)
+            assert _bytes(kept) == _bytes(replayed.memory)
+
+
+async def memories_equal_their_replays(
+    service: Service, *, within_seconds: float = 5.0, all_stored: bool = False
+) -> None:
+    """In time, every stored memory is at its account's head and its replay, bit for bit;
+    `all_stored`: and there is one for every account."""
+    deadline = time.monotonic() + within_seconds
+    while off := await _off(service, all_stored):
+        assert time.monotonic() < deadline, f"not the fold of their past: {off}"
+        await asyncio.sleep(0.02)
+
+
+async def _off(service: Service, all_stored: bool) -> list[AccountKey]:
+    off = []
+    for account in await all_accounts(service):
+        workflow = service.catalog.workflows[account.key.workflow]
+        stored = await service.memories.get(account.key, workflow.policy.identity, keep_alive=False)
+        if stored is None:
+            if all_stored:
+                off.append(account.key)
+            continue
+        replayed = await service.recall.fresh(workflow, account.key)
+        if stored.head != account.head or _bytes(stored) != _bytes(replayed.memory):
+            off.append(account.key)
+    return off
+
+
+async def all_accounts(service: Service) -> list[Account]:
+    """Every account in the ledger."""
+    rows = await service.ledger.read(lambda connection: connection.execute(select(accounts)).all())
+    return [to_account(row) for row in rows]
+
+
+async def _rows(service: Service, table: Table, key: AccountKey) -> Rows:
+    columns = table.c
+    query = select(table).where(
+        columns.tenant == key.tenant,
+        columns.workflow == key.workflow,
+        columns.account_id == key.account_id,
+    )
+
+    def read(connection: Connection) -> Rows:
+        return list(connection.execute(query).all())
+
+    return await service.ledger.read(read)
+
+
+def _bytes(stored: StoredMemory) -> tuple[bytes, ...]:
+    return tuple(np.asarray(part, "<f4").tobytes() for part in stored.memory)
