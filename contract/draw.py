@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 def draw(key: bytes, tenant: str, workflow: str, account_id: str, decision_id: str) -> float:
     """u in [0, 1) for one decision: the top 53 bits of HMAC-SHA256 under the installation key."""
-    parts = (part.encode() for part in (tenant, workflow, account_id, decision_id))
-    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    parts = [part.encode() for part in (tenant, workflow, account_id, decision_id)]
+    message = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
     digest = hmac.digest(key, message, hashlib.sha256)
     return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
 

@@ -177,6 +177,9 @@ def horizon_left(position: ArrayLike, horizon: ArrayLike, floor: float = 0.0) ->
     interactions that share stands for, on a log scale: optimal play depends on both.
     """
     total = np.asarray(horizon, np.float64)
-    share = np.clip(1.0 - np.asarray(position, np.float64) / total, floor, 1.0)
-    count = np.log1p(total * share) / math.log1p(_LONGEST_HORIZON)
-    return np.stack(np.broadcast_arrays(share, count), axis=-1).astype(np.float32)
+    left = 1.0 - np.asarray(position, np.float64) / total
+    share = np.minimum(np.maximum(left, floor), 1.0)
+    columns = np.empty((*share.shape, 2), np.float32)
+    columns[..., 0] = share
+    columns[..., 1] = np.log1p(total * share) / math.log1p(_LONGEST_HORIZON)
+    return columns

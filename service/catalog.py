@@ -106,7 +106,7 @@ class Workflow:
                 [one.head.position for one in stored], horizon.interactions, horizon.floor
             ),
             context=encode_contexts(self.spec, contexts, self.policy.onnx.manifest.context_size),
-            action_features=np.stack([self._action_features(self.spec)] * len(stored)),
+            action_features=self._action_features(self.spec)[None].repeat(len(stored), axis=0),
         )
         return probabilities
 

@@ -242,7 +242,8 @@ class Decider:
         draws = [draw(self._draw_key, *one.key, one.decision_id) for one in asked]
         rows = sample(choices.probabilities, draws)
         drawn = choices.probabilities[np.arange(len(asked)), rows].tolist()
-        action_ids, policy = spec.action_ids, workflow.policy_name
+        actions = [spec.action_ids[row] for row in rows.tolist()]
+        policy = workflow.policy_name
         default_due = expires if rules.default_reward is not None else None
         writes = []
         for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
@@ -255,7 +256,7 @@ class Decider:
                 policy=policy,
                 context=dict(one.request.context),
                 asked_for=one.request.actions,
-                action=action_ids[rows[i]],
+                action=actions[i],
                 probability=drawn[i],
                 draw=draws[i],
                 reason=choices.reasons[i],
