@@ -428,4 +428,4 @@ async def test_erasing_an_account_leaves_no_key_of_it_in_redis(
         server = redis.asyncio.Redis.from_url(redis_url)
         keys = await server.keys("*")
         await server.aclose()
-        assert ["|a}" in key.decode() for key in keys] == [False]
+        assert ["|a}" in str(key) for key in keys] == [False]
