@@ -16,14 +16,11 @@ from tests.service.pasts import KEY, account_of, declare, forget, stored_of
 DAY = 86_400
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def brief(
-    request: pytest.FixtureRequest, open_client: Open, settings: Settings
-) -> AsyncIterator[Client]:
+@pytest.fixture
+async def brief(open_client: Open, settings: Settings, database: str) -> AsyncIterator[Client]:
     """A service that keeps a memory every three interactions, and events for two days."""
-    url = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     declare(settings, "aggregation: latest, late: rebuild")
-    async with open_client(ledger_url=url, snapshot_every=3, retention_days=2.0) as client:
+    async with open_client(ledger_url=database, snapshot_every=3, retention_days=2.0) as client:
         yield client
 
 
@@ -37,7 +34,8 @@ async def interact(client: Client, count: int, first: int = 1) -> None:
 async def count(client: Client) -> int:
     """How many decisions the ledger has."""
     query = select(func.count()).select_from(decisions)
-    return int(await client.service.ledger.read(lambda it: it.scalar(query)) or 0)
+    found: int = await client.service.ledger.read(lambda it: it.scalars(query).one())
+    return found
 
 
 async def test_what_a_kept_memory_holds_and_is_old_is_deleted_and_the_memory_is_the_same(
