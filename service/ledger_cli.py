@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -36,8 +37,7 @@ from service.ledger.scan import (
     Scope,
     count_accounts,
     count_decisions,
-    read_tenants,
-    read_workflows,
+    read_scopes,
 )
 from service.ledger_export import Export, ExportError
 from service.memory.store import MemoryUnavailableError
@@ -54,6 +54,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 R = TypeVar("R")
+P = TypeVar("P", Verification, RebuiltPage)
 
 Workflow = Annotated[str | None, typer.Option(help="Only this one.")]
 Tenant = Annotated[
@@ -126,7 +127,10 @@ def rebuild(
     if url is None and settings.redis_url is None:
         _refuse("memories live in the service's own process here: expected --url, or "
                 "ACCLIMATE_REDIS_URL for those that Redis keeps")  # fmt: skip
-    pages = _run(_rebuild(settings, url, tenant, workflow, account))
+    if account is not None and workflow is not None:
+        pages = [_run(_rebuild_account(settings, url, tenant or "default", workflow, account))]
+    else:
+        pages = _run(_rebuild(settings, url, tenant, workflow))
     digest = joint_digest(page.digest for page in pages)
     totals = {
         "accounts": sum(page.accounts for page in pages),
@@ -187,75 +191,74 @@ async def _verify(
             for name in [workflow] if workflow else await remote.workflows():
                 found[name] = Verification()
                 with _progress(name, None) as advance:
-                    while True:
-                        page = await remote.verify(name, found[name].last, PAGE)
+                    async for page in _walk(partial(remote.verify, name, PAGE)):
                         found[name].add(page)
                         advance(page.accounts)
-                        if page.last is None:
-                            break
         return found, []
     async with open_beside(settings) as beside:
         for name in _chosen(beside, workflow):
             found[name] = Verification()
-            scope = Scope(tenant, name)
-            total = await beside.ledger.read(count_accounts(scope))
-            with _progress(name, total) as advance:
-                while True:
-                    page = await beside.verifier.page(scope, found[name].last, PAGE)
-                    found[name].add(page)
-                    advance(page.accounts)
-                    if page.last is None:
-                        break
+            served = beside.catalog.workflows[name]
+            with _progress(name, await _count(beside, tenant, name)) as advance:
+                for one in await _tenants(beside, tenant, name):
+                    async for page in _walk(partial(beside.verifier.page, served, one, PAGE)):
+                        found[name].add(page)
+                        advance(page.accounts)
         return found, await _notes(beside, workflow)
 
 
 async def _rebuild(
-    settings: Settings,
-    url: str | None,
-    tenant: str | None,
-    workflow: str | None,
-    account: str | None,
+    settings: Settings, url: str | None, tenant: str | None, workflow: str | None
 ) -> list[RebuiltPage]:
+    """Every page that was rebuilt."""
     pages: list[RebuiltPage] = []
     if url is not None:
         async with _connect(url, tenant) as remote:
-            if account is not None and workflow is not None:
-                one = await remote.rebuild_account(workflow, account)
-                different = int(one["was_equal"] is False)
-                return [RebuiltPage(1, one["interactions"], different, one["seconds"],
-                                    one["digest"], None)]  # fmt: skip
             for name in [workflow] if workflow else await remote.workflows():
                 with _progress(name, None) as advance:
-                    after = None
-                    while True:
-                        pages.append(await remote.rebuild(name, after, PAGE))
-                        advance(pages[-1].accounts)
-                        after = pages[-1].next
-                        if after is None:
-                            break
-        return pages
-    async with open_beside(settings) as beside:
-        served = beside.catalog.workflows
-        if account is not None and workflow is not None:
-            _chosen(beside, workflow)
-            key = AccountKey(tenant or "default", workflow, account)
-            done = await beside.rebuilder.account(served[workflow], key)
-            different = int(done.was_equal is False)
-            return [RebuiltPage(1, done.interactions, different, done.seconds, done.digest, None)]
-        for name in _chosen(beside, workflow):
-            total = await beside.ledger.read(count_accounts(Scope(tenant, name)))
-            tenants = [tenant] if tenant else await beside.ledger.read(read_tenants(name))
-            with _progress(name, total) as advance:
-                for one_tenant in tenants:
-                    after = None
-                    while True:
-                        page = await beside.rebuilder.page(served[name], one_tenant, after, PAGE)
+                    async for page in _walk(partial(remote.rebuild, name, PAGE)):
                         pages.append(page)
                         advance(page.accounts)
-                        after = page.next
-                        if after is None:
-                            break
+        return pages
+    async with open_beside(settings) as beside:
+        for name in _chosen(beside, workflow):
+            served = beside.catalog.workflows[name]
+            with _progress(name, await _count(beside, tenant, name)) as advance:
+                for one in await _tenants(beside, tenant, name):
+                    async for page in _walk(partial(beside.rebuilder.page, served, one, PAGE)):
+                        pages.append(page)
+                        advance(page.accounts)
     return pages
+
+
+async def _rebuild_account(
+    settings: Settings, url: str | None, tenant: str, workflow: str, account: str
+) -> RebuiltPage:
+    """One account, as a page of it alone; its digest is the memory's."""
+    if url is not None:
+        async with _connect(url, tenant) as remote:
+            told = await remote.rebuild_account(workflow, account)
+        different = int(told["was_equal"] is False)
+        return RebuiltPage(
+            1, told["interactions"], different, told["seconds"], told["digest"], None
+        )
+    async with open_beside(settings) as beside:
+        _chosen(beside, workflow)
+        served = beside.catalog.workflows[workflow]
+        done = await beside.rebuilder.account(served, AccountKey(tenant, workflow, account))
+        different = int(done.was_equal is False)
+        return RebuiltPage(1, done.interactions, different, done.seconds, done.digest, None)
+
+
+async def _walk(page: Callable[[str | None], Awaitable[P]]) -> AsyncIterator[P]:
+    """Pages from the first to the last."""
+    after = None
+    while True:
+        found = await page(after)
+        yield found
+        after = found.next
+        if after is None:
+            return
 
 
 def _export(
@@ -270,7 +273,9 @@ def _export(
     ledger = open_to_read(settings.ledger)
     names: list[str | None] = [workflow]
     if to.suffix == ".vw" and workflow is None:
-        names = list(ledger.read_now(read_workflows))
+        names = sorted(
+            {one.workflow for one in ledger.read_now(read_scopes(Scope(tenant)))}, key=str
+        )
     for name in names:
         scope = Scope(tenant, name)
         path = to if name == workflow else to.with_name(f"{to.stem}-{name}{to.suffix}")
@@ -290,6 +295,16 @@ def _chosen(beside: Beside, workflow: str | None) -> list[str]:
     return [workflow]
 
 
+async def _count(beside: Beside, tenant: str | None, workflow: str) -> int:
+    return await beside.ledger.read(count_accounts(Scope(tenant, workflow)))
+
+
+async def _tenants(beside: Beside, tenant: str | None, workflow: str) -> list[str]:
+    """Those that have accounts of a workflow."""
+    scopes = await beside.ledger.read(read_scopes(Scope(tenant, workflow)))
+    return [one.tenant for one in scopes if one.tenant is not None]
+
+
 async def _notes(beside: Beside, workflow: str | None) -> list[str]:
     notes = []
     if not beside.shares_memories:
@@ -297,8 +312,8 @@ async def _notes(beside: Beside, workflow: str | None) -> list[str]:
             "memories live in the service's own process here and were not looked at: --url names it"
         )
     if workflow is None:
-        known = await beside.ledger.read(read_workflows)
-        passed_over = sorted(set(known) - set(beside.catalog.workflows))
+        known = {one.workflow for one in await beside.ledger.read(read_scopes(Scope()))}
+        passed_over = sorted(filter(None, known - set(beside.catalog.workflows)))
         if passed_over:
             notes.append(f"not served, so not replayed: {', '.join(passed_over)}")
     return notes

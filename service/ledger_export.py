@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from sqlalchemy import Connection
+
 from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
 from service.clock import to_moment
 from service.ledger.ledger import Ledger
 from service.ledger.records import Decision, Feedback, Head
-from service.ledger.scan import Scope, place_of, read_decisions
+from service.ledger.scan import Place, Scope, place_of, read_decisions, read_scopes
 
 PAGE = 5_000
 """Decisions read, and written as one row group, at a time."""
@@ -126,16 +128,18 @@ class Export:
                 )
 
     def _pages(self, ledger: Ledger) -> Iterator[list[tuple[Decision, list[Feedback]]]]:
-        after = None
-        while True:
-            query = read_decisions(
-                self.scope, after, PAGE, since_us=self.since_us, folded_only=self.folded_only
-            )
-            page = ledger.read_now(query)
-            if not page:
-                return
-            yield page
-            after = place_of(page[-1][0])
+        for scope in ledger.read_now(read_scopes(self.scope)):
+            after = None
+            while page := ledger.read_now(self._page(scope, after)):
+                yield page
+                after = place_of(page[-1][0])
+
+    def _page(
+        self, scope: Scope, after: Place | None
+    ) -> Callable[[Connection], list[tuple[Decision, list[Feedback]]]]:
+        return read_decisions(
+            scope, after, PAGE, since_us=self.since_us, folded_only=self.folded_only
+        )
 
 
 class ParquetWriter:

@@ -31,10 +31,10 @@ class Remote(NamedTuple):
         answer = await self._ask("GET", "/v1/workflows")
         return [one["workflow"] for one in answer["workflows"]]
 
-    async def verify(self, workflow: str, after: AccountKey | None, limit: int) -> Verification:
+    async def verify(self, workflow: str, limit: int, after: str | None) -> Verification:
         """A page of verification."""
         path = f"/v1/workflows/{workflow}/verification"
-        answer = await self._ask("GET", path, _page(after and after.account_id, limit))
+        answer = await self._ask("GET", path, _page(after, limit))
         return Verification(
             accounts=answer["accounts"],
             interactions=answer["interactions"],
@@ -46,10 +46,10 @@ class Remote(NamedTuple):
                 for one in answer["differing"]
             ],
             digest=answer["digest"],
-            last=self._key(workflow, answer["next"]) if answer["next"] else None,
+            next=answer["next"],
         )
 
-    async def rebuild(self, workflow: str, after: str | None, limit: int) -> RebuiltPage:
+    async def rebuild(self, workflow: str, limit: int, after: str | None) -> RebuiltPage:
         """Some accounts, rebuilt."""
         path = f"/v1/workflows/{workflow}/rebuild"
         return RebuiltPage(**await self._ask("POST", path, _page(after, limit)))

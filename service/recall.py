@@ -168,9 +168,11 @@ class Recall:
             await self._memories.put(key, workflow.policy.identity, new)
 
     async def forget(self, workflow: Workflow, key: AccountKey) -> None:
-        """Deletes what is stored of an account. Raises MemoryUnavailableError."""
+        """Deletes what is stored of an account by any policy that serves the workflow. Raises
+        MemoryUnavailableError."""
         async with self._locks.setdefault(key, asyncio.Lock()):
-            await self._memories.delete(key, workflow.policy.identity)
+            for served in self._catalog.serving(workflow.name):
+                await self._memories.delete(key, served.policy.identity)
 
     async def _replay(
         self, workflow: Workflow, key: AccountKey, stored: StoredMemory | None

@@ -15,7 +15,7 @@ from contract.policy import Memory
 from service.catalog import Workflow
 from service.ledger.ledger import Ledger
 from service.ledger.records import Account, AccountKey, AccountUnknownError, Head, Snapshot
-from service.ledger.scan import read_accounts, read_snapshots
+from service.ledger.scan import Scope, read_accounts, read_snapshots
 from service.memory.codec import CorruptMemoryError, account_name, decode
 from service.memory.store import MemoryStore, StoredMemory
 from service.recall import Recall
@@ -89,11 +89,11 @@ class Rebuilder:
         )
 
     async def page(
-        self, workflow: Workflow, tenant: str, after: str | None, limit: int
+        self, workflow: Workflow, tenant: str, limit: int, after: str | None
     ) -> RebuiltPage:
         """Rebuilds the tenant's next `limit` accounts above `after`. Raises what `account` does."""
         started = time.perf_counter()
-        page = await self._ledger.read(read_accounts(tenant, workflow.name, after, limit))
+        page = await self._ledger.read(read_accounts(Scope(tenant, workflow.name), after, limit))
         rebuilt = []
         for account in page:
             try:

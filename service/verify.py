@@ -16,7 +16,7 @@ from service.ledger.ledger import Ledger
 from service.ledger.past import PAGE
 from service.ledger.records import Account, AccountKey, Head, Snapshot
 from service.ledger.recount import History, HistoryError, recount
-from service.ledger.scan import Scope, State, read_all_accounts, read_folded, read_state
+from service.ledger.scan import Scope, State, read_accounts, read_folded, read_state
 from service.memory.codec import CorruptMemoryError, account_name, decode
 from service.memory.store import MemoryStore, StoredMemory
 from service.recall import Recall, UnreadablePastError
@@ -49,8 +49,8 @@ class Verification:
     """Accounts whose early events retention has deleted: no adaptation to count again."""
     differing: list[Difference] = field(default_factory=list)
     digest: str = joint_digest([])
-    last: AccountKey | None = None
-    """The last account of a page that was full."""
+    next: str | None = None
+    """Where the next page begins, above this account."""
 
     def add(self, other: Verification) -> None:
         """Counts another page's in."""
@@ -61,7 +61,7 @@ class Verification:
         self.incomplete += other.incomplete
         self.differing += other.differing
         self.digest = joint_digest([self.digest, other.digest])
-        self.last = other.last
+        self.next = other.next
 
 
 @dataclass
@@ -88,16 +88,17 @@ class Verifier:
         self._recall = recall
         self._catalog = catalog
 
-    async def page(self, scope: Scope, after: AccountKey | None, limit: int) -> Verification:
-        """The next `limit` accounts in scope above `after`; those of workflows that are not served
-        are passed over. Raises LedgerUnavailableError and MemoryUnavailableError."""
-        listed = await self._ledger.read(read_all_accounts(scope, after, limit))
+    async def page(
+        self, workflow: Workflow, tenant: str, limit: int, after: str | None
+    ) -> Verification:
+        """The tenant's next `limit` accounts above `after`. Raises LedgerUnavailableError and
+        MemoryUnavailableError."""
+        scope = Scope(tenant, workflow.name)
+        listed = await self._ledger.read(read_accounts(scope, after, limit))
         whole = Verification()
         for account in listed:
-            workflow = self._catalog.workflows.get(account.key.workflow)
-            if workflow is not None:
-                whole.add(await self.account(workflow, account.key))
-        whole.last = listed[-1].key if len(listed) == limit else None
+            whole.add(await self.account(workflow, account.key))
+        whole.next = listed[-1].key.account_id if len(listed) == limit else None
         return whole
 
     async def account(self, workflow: Workflow, key: AccountKey) -> Verification:

@@ -28,7 +28,6 @@ from service.ledger.records import (
     AccountUnknownError,
     LedgerUnavailableError,
 )
-from service.ledger.scan import Scope
 from service.ledger.settle import ActivateWrite
 from service.memory.store import MemoryUnavailableError
 from service.recall import UnreadablePastError
@@ -156,9 +155,8 @@ async def verify(
     tenant: Tenant = "default",
 ) -> VerificationPage:
     """Compare the tenant's accounts and their memories with what the ledger's events come to."""
-    served_workflow(service, workflow)
-    above = None if after is None else AccountKey(tenant, workflow, after)
-    found = await service.verifier.page(Scope(tenant, workflow), above, limit)
+    served = served_workflow(service, workflow)
+    found = await service.verifier.page(served, tenant, limit, after)
     return VerificationPage(
         accounts=found.accounts,
         interactions=found.interactions,
@@ -169,7 +167,7 @@ async def verify(
             DifferenceRecord(account_id=one.key.account_id, what=one.what, detail=one.detail)
             for one in found.differing
         ],
-        next=found.last.account_id if found.last else None,
+        next=found.next,
         digest=found.digest,
     )
 
@@ -184,7 +182,7 @@ async def rebuild_page(
 ) -> RebuildPage:
     """Fold the pasts of the tenant's accounts afresh, and store that in place of what is stored."""
     served = served_workflow(service, workflow)
-    page = await service.rebuilder.page(served, tenant, after, limit)
+    page = await service.rebuilder.page(served, tenant, limit, after)
     return RebuildPage(
         accounts=page.accounts,
         interactions=page.interactions,

@@ -60,45 +60,33 @@ class State(NamedTuple):
     """One policy's, in order of position."""
 
 
-Place = tuple[AccountKey, int, str]
-"""Where a walk over decisions stands: account, time, decision id."""
+Place = tuple[str, int, str]
+"""Where a walk over a workflow's decisions stands: account, time, decision id."""
 
 
 def read_accounts(
-    tenant: str, workflow: str, after: str | None, limit: int
+    scope: Scope, after: str | None, limit: int
 ) -> Callable[[Connection], list[Account]]:
-    """The next accounts of a tenant's workflow above the name `after`, in key order."""
-    above = None if after is None else AccountKey(tenant, workflow, after)
-    return read_all_accounts(Scope(tenant, workflow), above, limit)
-
-
-def read_all_accounts(
-    scope: Scope, after: AccountKey | None, limit: int
-) -> Callable[[Connection], list[Account]]:
-    """The next accounts in scope above `after`, in key order."""
-    key = accounts.c.tenant, accounts.c.workflow, accounts.c.account_id
-    query = select(accounts).where(*_within(accounts, scope)).order_by(*key).limit(limit)
+    """The next accounts of a tenant's workflow above the name `after`, in order."""
+    name = accounts.c.account_id
+    query = select(accounts).where(*_within(accounts, scope)).order_by(name).limit(limit)
     if after is not None:
-        query = query.where(tuple_(*key) > tuple_(*after))
+        query = query.where(name > after)
     return lambda connection: [to_account(row) for row in connection.execute(query)]
+
+
+def read_scopes(scope: Scope) -> Callable[[Connection], list[Scope]]:
+    """The pairs of tenant and workflow in scope that have accounts: what is walked one by one, as
+    only then do the keys carry a walk from page to page."""
+    columns = accounts.c.tenant, accounts.c.workflow
+    query = select(*columns).distinct().where(*_within(accounts, scope)).order_by(*columns)
+    return lambda connection: [Scope(*row) for row in connection.execute(query)]
 
 
 def count_accounts(scope: Scope) -> Callable[[Connection], int]:
     """How many accounts are in scope."""
     query = select(func.count()).select_from(accounts).where(*_within(accounts, scope))
     return lambda connection: connection.scalar(query) or 0
-
-
-def read_workflows(connection: Connection) -> list[str]:
-    """The workflows that have had a decision, by name."""
-    query = select(accounts.c.workflow).distinct().order_by(accounts.c.workflow)
-    return list(connection.scalars(query))
-
-
-def read_tenants(workflow: str) -> Callable[[Connection], list[str]]:
-    """The tenants of a workflow, by name."""
-    query = select(accounts.c.tenant).distinct().where(accounts.c.workflow == workflow)
-    return lambda connection: sorted(connection.scalars(query))
 
 
 def read_state(key: AccountKey, digest: str) -> Callable[[Connection], State | None]:
@@ -196,20 +184,13 @@ def read_decisions(
     since_us: int | None = None,
     folded_only: bool = False,
 ) -> Callable[[Connection], list[tuple[Decision, list[Feedback]]]]:
-    """The next decisions in scope above `after`, account by account in order of time, each with
-    what came of it."""
+    """The next decisions of a tenant's workflow above `after`, account by account in order of time,
+    each with what came of it."""
     columns = decisions.c
-    place = (
-        columns.tenant,
-        columns.workflow,
-        columns.account_id,
-        columns.created_at_us,
-        columns.decision_id,
-    )
+    place = columns.account_id, columns.created_at_us, columns.decision_id
     query = _chosen(select(decisions), scope, since_us, folded_only).order_by(*place).limit(limit)
     if after is not None:
-        key, at_us, decision_id = after
-        query = query.where(tuple_(*place) > tuple_(*key, at_us, decision_id))
+        query = query.where(tuple_(*place) > tuple_(*after))
 
     def read(connection: Connection) -> list[tuple[Decision, list[Feedback]]]:
         found = [to_decision(row) for row in connection.execute(query)]
@@ -221,7 +202,7 @@ def read_decisions(
 
 def place_of(decision: Decision) -> Place:
     """Where a walk stands that has seen `decision`."""
-    return decision.key, decision.created_at_us, decision.decision_id
+    return decision.key.account_id, decision.created_at_us, decision.decision_id
 
 
 def count_decisions(

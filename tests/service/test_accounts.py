@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis.asyncio
 from sqlalchemy import text
 
 from contract.draw import draw
@@ -415,3 +416,16 @@ async def change(client: Client, statement: str) -> None:
     """What nobody may do to a ledger."""
     with client.service.ledger._engine.begin() as connection:
         connection.execute(text(statement))
+
+
+async def test_erasing_an_account_leaves_no_key_of_it_in_redis(
+    open_client: Open, redis_url: str
+) -> None:
+    async with open_client(redis_url=redis_url, memory_timeout_seconds=5.0) as client:
+        await client.interact("a")
+        await client.interact("b")
+        assert (await client.http.delete(ACCOUNT)).status_code == 200
+        server = redis.asyncio.Redis.from_url(redis_url)
+        keys = await server.keys("*")
+        await server.aclose()
+        assert ["|a}" in str(key) for key in keys] == [False]

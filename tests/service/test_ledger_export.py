@@ -22,6 +22,7 @@ from service.ledger.scan import Scope
 from service.ledger_cli import app
 from service.ledger_export import COLUMNS, FEEDBACK, Export, ExportError
 from service.settings import Settings
+from tests.house.tree import ROOT
 from tests.service.conftest import CONTEXT, WORKFLOW, Client, Open, Time
 
 REVISED = WORKFLOW.replace("late: apply", "late: apply, aggregation: latest")
@@ -130,6 +131,14 @@ async def test_the_parquet_schema_says_what_each_column_is(either: Client, tmp_p
         assert field.metadata[b"description"].decode() == COLUMNS[field.name][1]
     assert str(schema.field("created_at").type) == "timestamp[us, tz=UTC]"
     assert [one.name for one in schema.field("feedback").type.value_type] == list(FEEDBACK)
+
+
+def test_the_document_has_every_column_with_what_it_says() -> None:
+    document = (ROOT / "docs" / "operating-the-ledger.md").read_text()
+    for name, (_, said) in COLUMNS.items():
+        assert re.search(rf"^\| `{name}` \| [^|]+ \| {re.escape(said)} \|$", document, re.M), name
+    for name in FEEDBACK:
+        assert f"\n| `{name}` | " in document, name
 
 
 async def test_only_what_came_to_a_reward_is_written_unless_all_is_asked_for(

@@ -221,7 +221,8 @@ async def test_a_kept_memory_that_is_off_is_named(either: Client) -> None:
             "is not the replay of 9 interactions",
         ),
         (
-            "UPDATE decisions SET action = 'wait' WHERE account_id = 'd'",
+            "UPDATE decisions SET action = CASE action WHEN 'wait' THEN 'mail' ELSE 'wait' END"
+            " WHERE account_id = 'd'",
             "memory",
             "is not the replay of 9 interactions",
         ),
