@@ -19,6 +19,9 @@ from urllib.parse import quote
 
 import httpx
 
+LARGEST_BATCH = 256
+"""Items that are sent at once; of more, one batch after another."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -49,6 +52,29 @@ class Learned:
     memory_position: int | None
 
 
+@dataclass(frozen=True)
+class Ask:
+    """One of many decisions to be made."""
+
+    account_id: str
+    context: Mapping[str, Any] | None = None
+    actions: Sequence[str] | None = None
+    episode_id: str | None = None
+    decision_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Tell:
+    """What came of one of many decisions."""
+
+    decision_id: str
+    reward: float | None = None
+    outcome: str | None = None
+    feedback_id: str | None = None
+    episode_end: bool = False
+    occurred_at: datetime | None = None
+
+
 class AcclimateError(Exception):
     """The service said no, or nothing. `status` is None when it said nothing."""
 
@@ -73,6 +99,14 @@ class IdConflictError(AcclimateError):
 
 class UnavailableError(AcclimateError):
     """No answer, or 503, at every attempt. The same ids may be sent again at any time."""
+
+
+class _PartlyUnavailableError(UnavailableError):
+    """Some items of a batch may be sent again; `answer` is what there is so far."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__("some items were not taken", 503)
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -130,8 +164,8 @@ class Client:
         decision_id: str | None = None,
     ) -> Decision:
         """An action for this account, now. Raises the AcclimateErrors."""
-        call = _decision_call(workflow, account_id, context, actions, episode_id, decision_id)
-        return _decision(self._send(call))
+        ask = Ask(account_id, context, actions, episode_id, decision_id)
+        return _decision(self._send(_decision_call(workflow, ask)))
 
     def learn(
         self,
@@ -144,8 +178,19 @@ class Client:
         occurred_at: datetime | None = None,
     ) -> Learned:
         """Tells what came of a decision. Raises the AcclimateErrors."""
-        call = _feedback_call(decision_id, reward, outcome, feedback_id, episode_end, occurred_at)
-        return _learned(self._send(call))
+        tell = Tell(decision_id, reward, outcome, feedback_id, episode_end, occurred_at)
+        return _learned(self._send(_feedback_call(tell)))
+
+    def decide_many(self, workflow: str, asks: Sequence[Ask]) -> list[Decision | AcclimateError]:
+        """For each the decision, or the error that `decide` would raise; all of an account's are
+        made from its memory as it is. Raises the AcclimateErrors where nothing could be done."""
+        calls = _decisions_calls(workflow, asks)
+        return [one for call in calls for one in _decisions(self._send(call))]
+
+    def learn_many(self, tells: Sequence[Tell]) -> list[Learned | AcclimateError]:
+        """For each what became of it, or the error that `learn` would raise; learned in their
+        order. Raises the AcclimateErrors where nothing could be done."""
+        return [one for call in _feedbacks_calls(tells) for one in _learneds(self._send(call))]
 
     def close(self) -> None:
         """Closes its connections."""
@@ -170,7 +215,7 @@ class Client:
             except (httpx.TransportError, UnavailableError) as error:
                 pause = next(pauses, None)
                 if pause is None:
-                    raise _gave_up(error) from error
+                    return _gave_up(error)
             time.sleep(pause)
 
 
@@ -205,8 +250,8 @@ class AsyncClient:
         decision_id: str | None = None,
     ) -> Decision:
         """See Client."""
-        call = _decision_call(workflow, account_id, context, actions, episode_id, decision_id)
-        return _decision(await self._send(call))
+        ask = Ask(account_id, context, actions, episode_id, decision_id)
+        return _decision(await self._send(_decision_call(workflow, ask)))
 
     async def learn(
         self,
@@ -219,8 +264,20 @@ class AsyncClient:
         occurred_at: datetime | None = None,
     ) -> Learned:
         """See Client."""
-        call = _feedback_call(decision_id, reward, outcome, feedback_id, episode_end, occurred_at)
-        return _learned(await self._send(call))
+        tell = Tell(decision_id, reward, outcome, feedback_id, episode_end, occurred_at)
+        return _learned(await self._send(_feedback_call(tell)))
+
+    async def decide_many(
+        self, workflow: str, asks: Sequence[Ask]
+    ) -> list[Decision | AcclimateError]:
+        """See Client."""
+        calls = _decisions_calls(workflow, asks)
+        return [one for call in calls for one in _decisions(await self._send(call))]
+
+    async def learn_many(self, tells: Sequence[Tell]) -> list[Learned | AcclimateError]:
+        """See Client."""
+        calls = _feedbacks_calls(tells)
+        return [one for call in calls for one in _learneds(await self._send(call))]
 
     async def aclose(self) -> None:
         """Closes its connections."""
@@ -245,73 +302,107 @@ class AsyncClient:
             except (httpx.TransportError, UnavailableError) as error:
                 pause = next(pauses, None)
                 if pause is None:
-                    raise _gave_up(error) from error
+                    return _gave_up(error)
             await asyncio.sleep(pause)
 
 
-def _decision_call(
-    workflow: str,
-    account_id: str,
-    context: Mapping[str, Any] | None,
-    actions: Sequence[str] | None,
-    episode_id: str | None,
-    decision_id: str | None,
-) -> _Call:
-    body = {
-        "decision_id": decision_id or secrets.token_hex(16),
-        "account_id": account_id,
-        "context": dict(context or {}),
-        "actions": None if actions is None else list(actions),
-        "episode_id": episode_id,
-    }
-    return _Call(f"/v1/workflows/{quote(workflow, safe='')}/decisions", body)
+def _decision_call(workflow: str, ask: Ask) -> _Call:
+    return _Call(f"/v1/workflows/{quote(workflow, safe='')}/decisions", _decision_body(ask))
 
 
-def _feedback_call(
-    decision_id: str,
-    reward: float | None,
-    outcome: str | None,
-    feedback_id: str | None,
-    episode_end: bool,
-    occurred_at: datetime | None,
-) -> _Call:
-    body = {
-        "reward": reward,
-        "outcome": outcome,
-        "feedback_id": feedback_id,
-        "episode_end": episode_end,
-        "occurred_at": None if occurred_at is None else occurred_at.isoformat(),
+def _feedback_call(tell: Tell) -> _Call:
+    path = f"/v1/decisions/{quote(tell.decision_id, safe='')}/feedback"
+    return _Call(path, _feedback_body(tell))
+
+
+def _decisions_calls(workflow: str, asks: Sequence[Ask]) -> list[_Call]:
+    path = f"/v1/workflows/{quote(workflow, safe='')}/decisions/batch"
+    bodies = [_decision_body(ask) for ask in asks]
+    return [_Call(path, {"decisions": part}) for part in _parts(bodies)]
+
+
+def _feedbacks_calls(tells: Sequence[Tell]) -> list[_Call]:
+    bodies = [{"decision_id": tell.decision_id} | _feedback_body(tell) for tell in tells]
+    return [_Call("/v1/feedback/batch", {"feedback": part}) for part in _parts(bodies)]
+
+
+def _parts(bodies: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    for start in range(0, len(bodies), LARGEST_BATCH):
+        yield bodies[start : start + LARGEST_BATCH]
+
+
+def _decision_body(ask: Ask) -> dict[str, Any]:
+    return {
+        "decision_id": ask.decision_id or secrets.token_hex(16),
+        "account_id": ask.account_id,
+        "context": dict(ask.context or {}),
+        "actions": None if ask.actions is None else list(ask.actions),
+        "episode_id": ask.episode_id,
     }
-    return _Call(f"/v1/decisions/{quote(decision_id, safe='')}/feedback", body)
+
+
+def _feedback_body(tell: Tell) -> dict[str, Any]:
+    return {
+        "reward": tell.reward,
+        "outcome": tell.outcome,
+        "feedback_id": tell.feedback_id,
+        "episode_end": tell.episode_end,
+        "occurred_at": None if tell.occurred_at is None else tell.occurred_at.isoformat(),
+    }
 
 
 def _answer(response: httpx.Response) -> dict[str, Any]:
     """The answer's body. Raises the error that the answer is."""
     if response.status_code == 200:
         answer: dict[str, Any] = response.json()
+        if any(one["status"] == 503 for one in answer.get("results", [])):
+            raise _PartlyUnavailableError(answer)
         return answer
     try:
         problem = response.json()
     except ValueError:
         problem = {}
-    detail = problem.get("detail") or f"status {response.status_code}"
+    raise _error(problem, response.status_code)
+
+
+def _error(problem: Mapping[str, Any], status: int) -> AcclimateError:
+    detail = problem.get("detail") or f"status {status}"
     fields = [str(one.get("field")) for one in problem.get("errors", [])]
     kind = AcclimateError
     if str(problem.get("type", "")).endswith(":id-conflict"):
         kind = IdConflictError
-    elif response.status_code == 404:
+    elif status == 404:
         kind = NotFoundError
-    elif response.status_code in (502, 503, 504):
+    elif status in (502, 503, 504):
         kind = UnavailableError
-    elif 400 <= response.status_code < 500:
+    elif 400 <= status < 500:
         kind = InvalidRequestError
-    raise kind(detail, response.status_code, fields)
+    return kind(detail, status, fields)
 
 
-def _gave_up(error: Exception) -> UnavailableError:
+def _gave_up(error: Exception) -> dict[str, Any]:
+    """What there is after the last attempt. Raises UnavailableError when that is nothing."""
+    if isinstance(error, _PartlyUnavailableError):
+        return error.answer
     if isinstance(error, UnavailableError):
-        return error
-    return UnavailableError(f"no answer: {type(error).__name__}")
+        raise error
+    raise UnavailableError(f"no answer: {type(error).__name__}") from error
+
+
+def _decisions(answer: Mapping[str, Any]) -> list[Decision | AcclimateError]:
+    return [
+        _decision(one["decision"])
+        if one["status"] == 200
+        else _error(one["problem"], one["status"])
+        for one in answer["results"]
+    ]
+
+
+def _learneds(answer: Mapping[str, Any]) -> list[Learned | AcclimateError]:
+    return [
+        _learned(one["feedback"]) if one["status"] == 200 else _error(one["problem"], one["status"])
+        for one in answer["results"]
+    ]
 
 
 def _decision(answer: Mapping[str, Any]) -> Decision:

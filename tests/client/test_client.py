@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,16 @@ import httpx
 import pytest
 
 from acclimate_client import (
+    Ask,
     AsyncClient,
     Client,
+    Decision,
     IdConflictError,
     InvalidRequestError,
+    Learned,
     NotFoundError,
     Retries,
+    Tell,
     UnavailableError,
 )
 from tests.service_process import ServiceProcess
@@ -74,6 +79,63 @@ def test_errors_are_typed_and_name_the_fields(live: str) -> None:
         assert client.decide("brand-choice", "a", decision_id="mine") == first
         with pytest.raises(IdConflictError):
             client.decide("brand-choice", "b", decision_id="mine")
+
+
+def test_many_decisions_and_their_feedback_come_back_typed_in_order(live: str) -> None:
+    asks = [Ask(f"many-{i}") for i in range(300)]
+    asks[7] = Ask("many-7", {"mood": "good"})
+    with Client(live) as client:
+        decisions = client.decide_many("brand-choice", asks)
+        refused = decisions.pop(7)
+        assert isinstance(refused, InvalidRequestError)
+        assert refused.fields == ("decisions.7.context.mood",)
+        made = [one for one in decisions if isinstance(one, Decision)]
+        assert [one.account_id for one in made] == [f"many-{i}" for i in range(300) if i != 7]
+        told = [Tell(one.decision_id, reward=1) for one in made]
+        learned = client.learn_many([*told, Tell("nobody-knows", reward=1)])
+        assert isinstance(learned.pop(), NotFoundError)
+        assert {one.status for one in learned if isinstance(one, Learned)} == {"folded"}
+        assert client.decide("brand-choice", "many-299").memory_position == 1
+        assert client.decide_many("brand-choice", []) == client.learn_many([]) == []
+        with pytest.raises(NotFoundError):
+            client.decide_many("nope", asks)
+
+
+async def test_the_async_client_sends_many_too(live: str) -> None:
+    async with AsyncClient(live) as client:
+        (decision,) = await client.decide_many("brand-choice", [Ask("async-many")])
+        assert isinstance(decision, Decision)
+        told = [Tell(decision.decision_id, reward=1)] * 2
+        learned = await client.learn_many(told)
+        statuses = [one.status for one in learned if isinstance(one, Learned)]
+        assert statuses == ["folded", "duplicate"]
+
+
+def test_a_batch_of_which_some_was_not_taken_is_sent_again_with_the_same_ids(live: str) -> None:
+    sent: list[bytes] = []
+
+    class TakesHalf(httpx.HTTPTransport):
+        """Says once that the last item was not taken."""
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            sent.append(request.read())
+            response = super().handle_request(request)
+            if len(sent) > 1:
+                return response
+            answer = json.loads(response.read())
+            answer["results"][-1] = {"status": 503, "problem": {"status": 503}}
+            return httpx.Response(200, json=answer)
+
+    with Client(live, transport=TakesHalf()) as client:
+        decisions = client.decide_many("brand-choice", [Ask("half-a"), Ask("half-b")])
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    assert all(isinstance(one, Decision) for one in decisions)
+    with Client(live, transport=TakesHalf(), retries=Retries(attempts=1)) as client:
+        sent.clear()
+        taken, not_taken = client.decide_many("brand-choice", [Ask("half-a"), Ask("half-b")])
+    assert isinstance(taken, Decision)
+    assert isinstance(not_taken, UnavailableError)
 
 
 def test_tenants_are_kept_apart(live: str) -> None:

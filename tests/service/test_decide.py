@@ -216,6 +216,8 @@ async def test_a_decision_record_tells_the_whole_story(client: Client, time: Tim
             "episode_end": False,
             "late": False,
             "memory_position": 1,
+            "memory_generation": 0,
+            "folded_reward": 3.0,
             "occurred_at": "2027-01-15T08:00:01Z",
             "received_at": "2027-01-15T08:00:05Z",
         }
