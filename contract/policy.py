@@ -7,7 +7,7 @@ onnxruntime, not torch, is the reference for stored memories.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,9 @@ PARITY_TOLERANCE = 1e-5
 ORT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 """The manifest's dtypes in onnxruntime's words."""
 
+LARGEST_BATCH = 64
+"""Rows of the largest batch of `learn` that is tried for bitwise equality."""
+
 
 class Memory(NamedTuple):
     """The recurrent state of B accounts: `shared` [B, G] and `rows` [B, K, H], float32."""
@@ -42,6 +45,8 @@ class Parity:
     """Largest absolute difference to the exported outputs."""
     fingerprint: str
     """SHA-256 over the bits of the rolled memory: equal where `learn` is bitwise equal."""
+    batch: int = 1
+    """`learn` gives every row of a batch of up to so many the very bits that it gives it alone."""
 
 
 class OnnxPolicy:
@@ -157,7 +162,8 @@ def verify_parity(policy: OnnxPolicy, directory: Path) -> Parity:
         with np.load(path, allow_pickle=False) as stored:
             vectors = {name: stored[name] for name in stored.files}
         difference = max(_replay_calls(policy, vectors), default=0.0)
-        rolled = roll(policy, vectors)
+        steps = list(_roll(policy, vectors))
+        rolled = steps[-1]
         expected = Memory(vectors["roll/shared"], vectors["roll/rows"])
     except Exception as error:  # zipfile, zlib, numpy and onnxruntime each raise their own types
         raise BundleError(f"{path}: expected whole parity vectors, but {error}") from error
@@ -169,25 +175,54 @@ def verify_parity(policy: OnnxPolicy, directory: Path) -> Parity:
             f"on this machine, expected at most {PARITY_TOLERANCE:g}; it is not served"
         )
     bits = b"".join(np.ascontiguousarray(part).tobytes() for part in rolled)
-    return Parity(difference, hashlib.sha256(bits).hexdigest())
+    return Parity(
+        difference, hashlib.sha256(bits).hexdigest(), _exact_batch(policy, vectors, steps)
+    )
 
 
 def roll(policy: OnnxPolicy, vectors: Mapping[str, Array]) -> Memory:
     """The memory, batch 1, after the parity roll's interactions, one `learn` after another."""
-    actions = int(vectors["roll/actions"])
-    memory = policy.blank(1, actions)
-    contexts = vectors.get("roll/context")
-    features = vectors.get("roll/action_features")
-    for t, action in enumerate(vectors["roll/action"]):
-        memory = policy.learn(
-            memory,
-            action=np.array([action], np.int64),
-            reward=vectors["roll/reward"][t : t + 1],
-            done=vectors["roll/done"][t : t + 1],
-            context=None if contexts is None else contexts[t : t + 1],
-            action_features=None if features is None else features[None],
-        )
+    *_, memory = _roll(policy, vectors)
     return memory
+
+
+def _roll(policy: OnnxPolicy, vectors: Mapping[str, Array]) -> Iterator[Memory]:
+    """The memory, batch 1, before the parity roll and after each of its T interactions."""
+    memory = policy.blank(1, int(vectors["roll/actions"]))
+    yield memory
+    for t in range(len(vectors["roll/action"])):
+        memory = _roll_step(policy, vectors, memory, slice(t, t + 1))
+        yield memory
+
+
+def _roll_step(
+    policy: OnnxPolicy, vectors: Mapping[str, Array], memory: Memory, at: slice
+) -> Memory:
+    """`learn` on the roll's interactions `at`, B of them, each from its own row of `memory`."""
+    contexts, features = vectors.get("roll/context"), vectors.get("roll/action_features")
+    actions = np.asarray(vectors["roll/action"][at], np.int64)
+    return policy.learn(
+        memory,
+        action=actions,
+        reward=vectors["roll/reward"][at],
+        done=vectors["roll/done"][at],
+        context=None if contexts is None else contexts[at],
+        action_features=None if features is None else np.stack([features] * len(actions)),
+    )
+
+
+def _exact_batch(policy: OnnxPolicy, vectors: Mapping[str, Array], steps: Sequence[Memory]) -> int:
+    """The largest batch such that it and every smaller one learns the roll's interactions to the
+    bits that they were learned to one by one. `steps` are the roll's memories, T + 1 of them."""
+    exact = 1
+    for size in range(2, min(LARGEST_BATCH, len(steps) - 1) + 1):
+        before = Memory(*(np.concatenate(parts) for parts in zip(*steps[:size], strict=True)))
+        after = _roll_step(policy, vectors, before, slice(0, size))
+        alone = (np.concatenate(parts) for parts in zip(*steps[1 : size + 1], strict=True))
+        if any(a.tobytes() != b.tobytes() for a, b in zip(after, alone, strict=True)):
+            break
+        exact = size
+    return exact
 
 
 def _replay_calls(policy: OnnxPolicy, vectors: Mapping[str, Array]) -> list[float]:

@@ -116,25 +116,40 @@ class Workflow:
 
         Rows of actions that `spec` does not know yet, or no more, rest.
         """
+        (folded,) = self.fold_each([memory], [interaction], spec)
+        return folded
+
+    def fold_each(
+        self, memories: Sequence[Memory], interactions: Sequence[Interaction], spec: WorkflowSpec
+    ) -> list[Memory]:
+        """`fold` for several accounts, by one call of the network: at most `policy.parity.batch`,
+        so that each gets the bits it would get alone."""
         actions = len(spec.actions)
-        memory = self.with_rows(memory, actions)
-        done = spec.episodes == "single_step" or interaction.episode_end
+        whole = [self.with_rows(memory, actions) for memory in memories]
+        always_done = spec.episodes == "single_step"
+        size = self.policy.onnx.manifest.context_size
+        contexts = [check_context(spec, one.context)[0] for one in interactions]
         learned = self.policy.onnx.learn(
-            Memory(memory.shared, memory.rows[:, :actions]),
-            action=np.array([spec.action_ids.index(interaction.action)], np.int64),
-            reward=encode_reward([interaction.reward], spec.reward.min, spec.reward.max),
-            done=np.array([done], np.float32),
-            context=encode_contexts(
-                spec,
-                [check_context(spec, interaction.context)[0]],
-                self.policy.onnx.manifest.context_size,
+            Memory(
+                np.concatenate([one.shared for one in whole]),
+                np.concatenate([one.rows[:, :actions] for one in whole]),
             ),
-            action_features=self._action_features(spec)[None],
+            action=np.array([spec.action_ids.index(one.action) for one in interactions], np.int64),
+            reward=encode_reward(
+                [one.reward for one in interactions], spec.reward.min, spec.reward.max
+            ),
+            done=np.array([always_done or one.episode_end for one in interactions], np.float32),
+            context=encode_contexts(spec, contexts, size),
+            action_features=np.stack([self._action_features(spec)] * len(whole)),
         )
-        resting = memory.rows[:, actions:]
-        if resting.shape[1] == 0:
-            return learned
-        return Memory(learned.shared, np.concatenate([learned.rows, resting], axis=1))
+        folded = []
+        for i, one in enumerate(whole):  # copies: a memory must not keep a whole batch alive
+            rows = learned.rows[i : i + 1].copy()
+            resting = one.rows[:, actions:]
+            if resting.shape[1]:
+                rows = np.concatenate([rows, resting], axis=1)
+            folded.append(Memory(learned.shared[i : i + 1].copy(), rows))
+        return folded
 
     def _action_features(self, spec: WorkflowSpec) -> Array:
         """`[K, F]`, once a spec version."""

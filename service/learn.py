@@ -6,31 +6,35 @@ and brings it to the head.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from contract.spec import WorkflowSpec
+from service.batching import BacklogFullError, Batcher
 from service.catalog import Catalog
 from service.clock import Clock
 from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
-    AccountKey,
     Decision,
     DecisionUnknownError,
     Feedback,
     Interaction,
+    LedgerUnavailableError,
 )
 from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
 from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
-from service.recall import Recall
+from service.recall import Advance, Recall
+
+LARGEST_BATCH = 256
+"""Pieces of feedback that are committed and folded together at most."""
+AT_ONCE = 2
+"""One batch is folded while the next is committed."""
 
 log = logging.getLogger(__name__)
 
@@ -67,40 +71,40 @@ class Learner:
         self._catalog = catalog
         self._metrics = metrics
         self._clock = clock
+        self._batches: Batcher[tuple[FeedbackRequest, float], Recorded] = Batcher(
+            self._take, LARGEST_BATCH, at_once=AT_ONCE
+        )
 
     async def learn(self, request: FeedbackRequest) -> Recorded:
-        """The committed feedback. Raises DecisionUnknownError, FeedbackError, BodyConflictError
-        and LedgerUnavailableError."""
-        started = time.perf_counter()
+        """The committed feedback. Raises DecisionUnknownError, ErasedError, NotActiveError,
+        FeedbackError, BodyConflictError and LedgerUnavailableError."""
         try:
-            recorded = await self._ledger.record_feedback(self._write(request, self._clock()))
-        except DecisionUnknownError:
-            self._metrics.feedback_dangling.inc()
-            raise
-        reach("revise.committed" if recorded.revised else "learn.committed")
-        await self._fold(recorded)
-        self._count(recorded, time.perf_counter() - started)
-        return recorded
+            return await self._batches.ask((request, time.perf_counter()))
+        except BacklogFullError as error:
+            raise LedgerUnavailableError("too much feedback is waiting") from error
 
     async def learn_many(self, requests: Sequence[FeedbackRequest]) -> list[Recorded | Exception]:
         """For each request what `learn` would give, or the exception it would raise; recorded in
-        one piece, and folded account by account in the order of the requests."""
-        started, now = time.perf_counter(), self._clock()
-        writes = [self._write(request, now) for request in requests]
-        outcomes = await self._ledger.record_feedbacks(writes) if writes else []
-        by_account: defaultdict[AccountKey, list[Recorded]] = defaultdict(list)
-        for outcome in outcomes:
+        one piece, and folded in the order of the requests."""
+        started = time.perf_counter()
+        return await self._take([(request, started) for request in requests]) if requests else []
+
+    async def _take(
+        self, asked: Sequence[tuple[FeedbackRequest, float]]
+    ) -> list[Recorded | Exception]:
+        """What becomes of requests, each with when it came: commit → fold."""
+        now = self._clock()
+        writes = [self._write(request, now) for request, _ in asked]
+        outcomes = await self._ledger.record_feedbacks(writes)
+        recorded = [one for one in outcomes if isinstance(one, Recorded)]
+        for one in recorded:
+            reach("revise.committed" if one.revised else "learn.committed")
+        await self._fold(recorded)
+        for (_, started), outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, Recorded):
-                by_account[outcome.decision.key].append(outcome)
+                self._count(outcome, time.perf_counter() - started)
             elif isinstance(outcome, DecisionUnknownError):
                 self._metrics.feedback_dangling.inc()
-
-        async def fold(of_one_account: list[Recorded]) -> None:
-            for recorded in of_one_account:
-                await self._fold(recorded)
-                self._count(recorded, time.perf_counter() - started)
-
-        await asyncio.gather(*map(fold, by_account.values()))
         return outcomes
 
     def _write(self, request: FeedbackRequest, now: int) -> FeedbackWrite:
@@ -120,7 +124,7 @@ class Learner:
         recorded = await self._ledger.record_default(DefaultWrite(decision, spec, self._clock()))
         if recorded is not None:
             reach("default.committed")
-            await self._fold(recorded)
+            await self._fold([recorded])
             self._count(recorded, None)
         return recorded
 
@@ -147,30 +151,39 @@ class Learner:
     def _spec_of(self, decision: Decision) -> WorkflowSpec:
         return self._catalog.spec(decision.key.workflow, decision.spec_version)
 
-    async def _fold(self, recorded: Recorded) -> None:
-        """Brings the memory to the head; a duplicate does so too, and heals what a crash left."""
-        decision, given = recorded.decision, recorded.feedback
-        workflow = self._catalog.workflows.get(decision.key.workflow)
-        if workflow is None or recorded.head.position == 0:
-            return
-        newest = None
-        if given.head == recorded.head:
-            newest = Interaction(
-                recorded.head.position,
-                decision.spec_version,
-                decision.context,
-                decision.action,
-                given.folded_reward or 0.0,
-                bool(given.folded_end),
-            )
+    async def _fold(self, recorded: Sequence[Recorded]) -> None:
+        """Brings memories to their heads; a duplicate does so too, and heals what a crash left."""
+        moved: list[Advance] = []
+        for one in recorded:
+            decision, given = one.decision, one.feedback
+            workflow = self._catalog.workflows.get(decision.key.workflow)
+            if workflow is None or one.head.position == 0:
+                continue
+            newest = None
+            if given.head == one.head:
+                newest = Interaction(
+                    one.head.position,
+                    decision.spec_version,
+                    decision.context,
+                    decision.action,
+                    given.folded_reward or 0.0,
+                    bool(given.folded_end),
+                )
+            try:
+                served = await self._recall.serving(workflow, decision.key)
+            except MemoryUnavailableError:
+                served = workflow
+            moved.append(Advance(served, decision.key, one.head, newest))
         try:
-            served = await self._recall.serving(workflow, decision.key)
-            await self._recall.at_head(served, decision.key, recorded.head, newest)
-        except MemoryUnavailableError as error:
-            self._metrics.memory_unavailable.inc()
-            log.warning("memory store unavailable, the memory is folded later: %s", error)
-        except Exception as error:  # it is committed: nothing may make of it an error now
-            log.error("committed feedback is not folded yet: %s", type(error).__name__)
+            errors = await self._recall.advance(moved)
+        except Exception as error:
+            errors = [error]
+        for error in errors:  # it is committed: nothing may make of it an error now
+            if isinstance(error, MemoryUnavailableError):
+                self._metrics.memory_unavailable.inc()
+                log.warning("memory store unavailable, a memory is folded later: %s", error)
+            elif error is not None:
+                log.error("committed feedback is not folded yet: %s", type(error).__name__)
 
     def _count(self, recorded: Recorded, seconds: float | None) -> None:
         given, spec = recorded.feedback, self._spec_of(recorded.decision)

@@ -7,10 +7,13 @@ ledger, and one account's trouble is never another's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -35,11 +38,23 @@ from service.metrics import Metrics
 FOLDS_AT_A_TIME = 100
 """Interactions that a replay folds before it lets others run."""
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
 class UnreadablePastError(Exception):
     """An account's past does not fold to a memory: the policy gave something that is not finite."""
+
+
+class Advance(NamedTuple):
+    """One account whose head has moved."""
+
+    workflow: Workflow
+    key: AccountKey
+    head: Head
+    newest: Interaction | None
+    """The interaction at `head`, when at hand."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,114 @@ class Recall:
                     return folded
                 stored = await self._memories.get(key, identity)
             return await self._replay(workflow, key, stored)
+
+    async def advance(self, asked: Sequence[Advance]) -> list[Exception | None]:
+        """Brings memories to their heads, in this order where one account is named twice: those
+        that are one interaction behind by one call of the network, the others one by one. What
+        kept one from getting there is given, not raised."""
+        together: dict[AccountKey, Advance] = {}
+        locks: list[asyncio.Lock] = []
+        alone: defaultdict[AccountKey, list[int]] = defaultdict(list)
+        for i, one in enumerate(asked):
+            lock = self._locks.setdefault(one.key, asyncio.Lock())
+            if one.newest is None or one.key in together or one.key in alone or lock.locked():
+                alone[one.key].append(i)
+            else:
+                together[one.key] = one
+                locks.append(lock)
+        settled = await self._advance_together(together, locks) if together else {}
+        results: list[Exception | None] = []
+        for i, one in enumerate(asked):
+            if together.get(one.key) is one and one.key not in settled:
+                alone[one.key].insert(0, i)
+            results.append(settled.get(one.key))
+
+        async def bring(of_one_account: list[int]) -> None:
+            for i in of_one_account:
+                one = asked[i]
+                try:
+                    await self.at_head(one.workflow, one.key, one.head, one.newest)
+                    results[i] = None
+                except Exception as error:
+                    results[i] = error
+
+        await asyncio.gather(*map(bring, alone.values()))
+        return results
+
+    async def _advance_together(
+        self, asked: Mapping[AccountKey, Advance], locks: Sequence[asyncio.Lock]
+    ) -> dict[AccountKey, MemoryUnavailableError | None]:
+        """Folds the newest interaction into each memory that is right before it. The accounts that
+        were settled so, with why a memory is not to be had; the others are not at their heads."""
+        async with contextlib.AsyncExitStack() as locked:
+            for lock in locks:  # nobody else has them: this does not wait
+                await locked.enter_async_context(lock)
+            try:
+                found = await self._memories.get_many(
+                    [(key, one.workflow.policy.identity) for key, one in asked.items()]
+                )
+            except MemoryUnavailableError as error:
+                return dict.fromkeys(asked, error)
+            settled: dict[AccountKey, MemoryUnavailableError | None] = {}
+            groups: defaultdict[tuple[str, str, int], list[tuple[Advance, StoredMemory | None]]]
+            groups = defaultdict(list)
+            for one, stored in zip(asked.values(), found, strict=True):
+                if isinstance(stored, MemoryUnavailableError):
+                    settled[one.key] = stored
+                elif stored is not None and stored.head == one.head:
+                    settled[one.key] = None
+                elif one.newest and (stored or one.workflow.unknown).head == _before(one.head):
+                    served = one.workflow.name, one.workflow.policy_name, one.newest.spec_version
+                    groups[served].append((one, stored))
+            for group in groups.values():
+                for some in _split(group, group[0][0].workflow.policy.parity.batch):
+                    settled |= dict.fromkeys(await self._advance_group(some))
+            return settled
+
+    async def _advance_group(
+        self, group: Sequence[tuple[Advance, StoredMemory | None]]
+    ) -> set[AccountKey]:
+        """Folds and stores those of one policy and spec; the accounts where that was done."""
+        first = group[0][0]
+        workflow = first.workflow
+        assert first.newest is not None
+        memories = [(stored or workflow.unknown).memory for _, stored in group]
+        interactions = [one.newest for one, _ in group if one.newest is not None]
+        spec = self._catalog.spec(workflow.name, first.newest.spec_version)
+        try:
+            folded = workflow.fold_each(memories, interactions, spec)
+        except Exception as error:  # whoever it is about will say so again, alone
+            log.error("a group is folded one by one: %s", type(error).__name__)
+            return set()
+        reach("learn.folded")
+        swaps, sound = [], []
+        for (one, stored), memory in zip(group, folded, strict=True):
+            if not all(np.isfinite(part).all() for part in memory):
+                continue
+            actions = len(workflow.spec.actions)
+            new = StoredMemory(workflow.with_rows(memory, actions), one.head)
+            if one.head.position % self._snapshot_every == 0:
+                self.keep(workflow, one.key, new)
+            sound.append(one.key)
+            expected = stored.head if stored else None
+            swaps.append((one.key, workflow.policy.identity, expected, new))
+        swapped: Sequence[bool | MemoryUnavailableError]
+        try:
+            swapped = await self._memories.swap_many(swaps)
+        except MemoryUnavailableError as error:
+            swapped = [error] * len(swaps)
+        reach("learn.stored")
+        done = set()
+        for key, outcome in zip(sound, swapped, strict=True):
+            if isinstance(outcome, MemoryUnavailableError):
+                # The next decision finds it behind.
+                self._metrics.memory_unavailable.inc()
+                done.add(key)
+            elif outcome:
+                done.add(key)
+            else:
+                self._metrics.memory_conflicts.labels(workflow.name).inc()
+        return done
 
     async def serving(self, workflow: Workflow, key: AccountKey) -> Workflow:
         """The workflow on the policy that this account is served by now.
@@ -332,6 +455,11 @@ class Recall:
             spec = self._catalog.spec(workflow.name, interaction.spec_version)
             memory = workflow.fold(memory, interaction, spec)
         return memory
+
+
+def _split(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _before(head: Head) -> Head:

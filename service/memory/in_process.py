@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from service.ledger.records import AccountKey, Head
-from service.memory.store import PolicyIdentity, StoredMemory
+from service.memory.store import MemoryUnavailableError, PolicyIdentity, StoredMemory
 
 
 class InProcessMemoryStore:
@@ -43,6 +43,12 @@ class InProcessMemoryStore:
             return False
         await self.put(key, policy, new)
         return True
+
+    async def swap_many(
+        self, swaps: Sequence[tuple[AccountKey, PolicyIdentity, Head | None, StoredMemory]]
+    ) -> list[bool | MemoryUnavailableError]:
+        """See MemoryStore."""
+        return [await self.swap(*one) for one in swaps]
 
     async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
         """See MemoryStore."""

@@ -91,10 +91,22 @@ class RedisMemoryStore:
         self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
     ) -> bool:
         """See MemoryStore."""
+        return bool(await self._write(self._swap(key, policy, expected, new)))
+
+    async def swap_many(
+        self, swaps: Sequence[tuple[AccountKey, PolicyIdentity, Head | None, StoredMemory]]
+    ) -> list[bool | MemoryUnavailableError]:
+        """See MemoryStore."""
+        replies = await self._send([self._swap(*one) for one in swaps])
+        return [_unavailable(one) if isinstance(one, Exception) else bool(one) for one in replies]
+
+    def _swap(
+        self, key: AccountKey, policy: PolicyIdentity, expected: Head | None, new: StoredMemory
+    ) -> Command:
         name = self._name(key, policy)
         was = b"" if expected is None else encode_head(expected)
         arguments = (was, encode(new, policy, name), self._idle)
-        return bool(await self._write(Command(name, ("EVAL", SWAP, 1, name, *arguments))))
+        return Command(name, ("EVAL", SWAP, 1, name, *arguments))
 
     async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
         """See MemoryStore."""

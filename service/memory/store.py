@@ -42,6 +42,11 @@ class MemoryStore(Protocol):
     ) -> bool:
         """Stores `new` if the memory stored now is at `expected` (None: there is none)."""
 
+    async def swap_many(
+        self, swaps: Sequence[tuple[AccountKey, PolicyIdentity, Head | None, StoredMemory]]
+    ) -> Sequence[bool | MemoryUnavailableError]:
+        """`swap` for several, in one round trip; an error where that could not be done."""
+
     async def put(self, key: AccountKey, policy: PolicyIdentity, new: StoredMemory) -> None:
         """Stores `new` over whatever is there."""
 
