@@ -174,10 +174,11 @@ class Learner:
             except MemoryUnavailableError:
                 served = workflow
             moved.append(Advance(served, decision.key, one.head, newest))
+        errors: Sequence[Exception | None]
         try:
             errors = await self._recall.advance(moved)
-        except Exception as error:
-            errors = [error]
+        except Exception as whole:
+            errors = [whole]
         for error in errors:  # it is committed: nothing may make of it an error now
             if isinstance(error, MemoryUnavailableError):
                 self._metrics.memory_unavailable.inc()
