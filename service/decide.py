@@ -45,7 +45,7 @@ CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
 LARGEST_BATCH = 256
 """Decisions that share one call of the network at most."""
-AT_ONCE = 2
+AT_ONCE = 3
 """Batches of a workflow that are on their way: one is inferred while one before it commits."""
 
 R = TypeVar("R")

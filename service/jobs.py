@@ -25,7 +25,7 @@ SWEEP_US = 900_000_000
 that are behind heal when they are next asked for: the commit finds them out."""
 PAGES_A_ROUND = 40
 """Pages that a sweep reads before the other jobs have their turn."""
-ROUNDS_A_COUNT = 10
+ROUNDS_A_COUNT = 30
 """Accounts are counted by phase once in so many rounds: it reads them all."""
 ROUNDS_A_CLEARANCE = 600
 """What retention lets go of is looked for once in so many rounds."""

@@ -33,7 +33,7 @@ from service.recall import Advance, Recall
 
 LARGEST_BATCH = 256
 """Pieces of feedback that are committed and folded together at most."""
-AT_ONCE = 2
+AT_ONCE = 3
 """One batch is folded while the next is committed."""
 
 log = logging.getLogger(__name__)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -23,6 +25,11 @@ from service.ledger.records import LedgerUnavailableError
 from service.runtime import open_service
 from service.settings import SettingError, Settings
 
+SWITCH_SECONDS = 0.000_1
+"""How long the event loop keeps the interpreter from the ledger's threads: they need it for a moment
+between two statements, while a group of requests waits for them."""
+GARBAGE = (50_000, 20, 50)
+"""When Python looks for cycles: a group of requests must not set it off by being in flight."""
 FINISH_SECONDS = 10
 """How long requests in flight are waited for once no new ones are taken."""
 
@@ -40,6 +47,8 @@ def serve(settings: Settings) -> None:
     handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     arm(settings.fault_point)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*GARBAGE)
     try:
         uvicorn_loop().run(_serve(settings))
     except (SpecError, BundleError, LedgerUnavailableError, SettingError) as error:

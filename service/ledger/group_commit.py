@@ -7,19 +7,25 @@ of the group fails and nothing of it was kept.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from service.batching import BacklogFullError, Batcher
 from service.fault_points import reach
-from service.ledger.records import LedgerUnavailableError
+from service.ledger.records import AccountKey, LedgerUnavailableError
 from service.ledger.rows import Hash, load, store
 from service.ledger.settle import (
     DecisionWrite,
@@ -28,9 +34,14 @@ from service.ledger.settle import (
     SnapshotWrite,
     Write,
 )
+from service.ledger.view import DecisionKey
 
 LARGEST_GROUP = 256
 """Writes in one transaction at most."""
+WRITERS = 3
+"""Groups that one process has a database of many writers commit at once."""
+OWNERS = 100_000
+"""Decisions whose account is remembered, so that it can be locked before they are read."""
 LOST_RACES = 2
 """How often a group is run again after another process took a key of it first."""
 
@@ -62,8 +73,15 @@ class GroupCommit:
         self._tombstone = tombstone
         self._timeout = timeout_seconds
         self._observe = observe
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
-        self._writes: Batcher[Sequence[Write], list[Any]] = Batcher(self._serve, LARGEST_GROUP)
+        # SQLite has one writer at a time. Elsewhere one group loads its rows while another waits
+        # for the disk; accounts that both need are locked by one of them.
+        writers = 1 if engine.dialect.name == "sqlite" else WRITERS
+        self._writer = ThreadPoolExecutor(writers, thread_name_prefix="ledger-writer")
+        self._writes: Batcher[Sequence[Write], list[Any]] = Batcher(
+            self._serve, LARGEST_GROUP, at_once=writers
+        )
+        self._owners: OrderedDict[DecisionKey, AccountKey] = OrderedDict()
+        """Whose the decisions are that this process came across last; that never changes."""
         self._closed = False
 
     async def submit(self, write: Write) -> Any:
@@ -120,13 +138,19 @@ class GroupCommit:
     def _commit(self, group: Sequence[Write]) -> list[Any]:
         """Each write's outcome or the exception it is refused with.
 
-        A lost race with another process for a key is run again: then the row that won is seen. A
-        row that the database itself refuses is found by halves and fails alone.
+        A lost race with another process for a key is run again: then the row that won is seen. So
+        is a group whose connection broke: what of it was committed is found by its ids. A row that
+        the database itself refuses is found by halves and fails alone.
         """
         try:
             for _ in range(LOST_RACES):
-                with contextlib.suppress(IntegrityError):
+                try:
                     return self._attempt(group)
+                except IntegrityError:
+                    continue
+                except DBAPIError as error:  # the server was restarted since the last group
+                    if not error.connection_invalidated:
+                        raise
             return self._attempt(group)
         except Exception as error:
             whole = isinstance(error, OperationalError | InterfaceError | OSError)
@@ -138,7 +162,7 @@ class GroupCommit:
     def _attempt(self, group: Sequence[Write]) -> list[Any]:
         outcomes: list[Any] = []
         with self._engine.begin() as connection:
-            view = load(connection, group, self._tombstone)
+            view = load(connection, group, self._tombstone, self._owners)
             for write in group:
                 try:
                     outcomes.append(write.settle(view))
@@ -147,6 +171,10 @@ class GroupCommit:
             store(connection, view)
             for kind in {type(write) for write in group} & _IN_TRANSACTION.keys():
                 reach(_IN_TRANSACTION[kind])
+        for key, decision in view.decisions.items():
+            self._owners[key] = decision.key
+        while len(self._owners) > OWNERS:
+            self._owners.popitem(last=False)
         return outcomes
 
     def _alone(self, work: Callable[[Connection], R]) -> R:

@@ -20,11 +20,11 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from contract.spec import SpecError, WorkflowSpec
 from service.ledger.erasure import Erased, Tombstones, erase, starts_at, was_erased
-from service.ledger.group_commit import GroupCommit
+from service.ledger.group_commit import WRITERS, GroupCommit
 from service.ledger.past import read_past
 from service.ledger.records import (
     Account,
@@ -114,12 +114,21 @@ class Ledger:
             raise LedgerUnavailableError("the ledger did not answer in time") from error
 
     def read_now(self, query: Callable[[Connection], R]) -> R:
-        """`read`, in the calling thread."""
+        """`read`, in the calling thread; once more where the server was restarted since the last
+        one."""
         try:
-            with self._engine.connect().execution_options(read_only=True) as connection:
-                return query(connection)
+            try:
+                return self._read_once(query)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            return self._read_once(query)
         except SQLAlchemyError as error:
             raise LedgerUnavailableError(f"not read: {type(error).__name__}") from error
+
+    def _read_once(self, query: Callable[[Connection], R]) -> R:
+        with self._engine.connect().execution_options(read_only=True) as connection:
+            return query(connection)
 
     async def close(self) -> None:
         """Commits what is pending and lets go of the ledger."""
@@ -340,14 +349,15 @@ def _connect(url: str, timeout_seconds: float) -> Engine:
         milliseconds = round(timeout_seconds * 1_000)
         return create_engine(
             parsed,
-            pool_size=4,
+            pool_size=WRITERS + 2,
             max_overflow=2,
-            pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
                 "connect_timeout": math.ceil(timeout_seconds),
                 "tcp_user_timeout": milliseconds,
-                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
+                # A plan made while a table was small must not be kept when it no longer is.
+                "-c plan_cache_mode=force_custom_plan",
             },
         )
     if parsed.database and parsed.database != ":memory:":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,7 @@ from service.ledger.records import (
     Snapshot,
 )
 from service.ledger.settle import FeedbackWrite, Write
-from service.ledger.statements import ARRIVAL, fetch, run
+from service.ledger.statements import fetch, run
 from service.ledger.tables import accounts, decisions, feedback, generations, snapshots, tombstones
 from service.ledger.view import DecisionKey, View
 
@@ -35,22 +35,41 @@ Hash = Callable[..., str]
 """A keyed hash of what was erased; see `service.ledger.erasure`."""
 
 
-def load(connection: Connection, writes: Sequence[Write], tombstone: Hash) -> View:
+def load(
+    connection: Connection,
+    writes: Sequence[Write],
+    tombstone: Hash,
+    owners: Mapping[DecisionKey, AccountKey],
+) -> View:
     """The rows that the writes touch; an account that is not there yet is a blank one.
 
     Accounts are locked in key order, so that the groups of two processes cannot wait for each
-    other in a circle.
+    other in a circle, and everything else is read under their locks. `owners` are the accounts of
+    decisions as far as known.
     """
     view = View()
     wanted = {write.decision_key for write in writes if write.decision_key is not None}
-    _read_decisions(connection, view, wanted)
-    keys = {one.key for one in view.decisions.values()}
-    keys |= {write.account_key for write in writes if write.account_key is not None}
-    _lock_accounts(connection, view, sorted(keys))
-    if connection.dialect.name != "sqlite":  # what was read before the locks may have changed
-        known = set(view.decisions)
+    keys = {write.account_key for write in writes if write.account_key is not None}
+    of_somebody = {
+        write.decision_key
+        for write in writes
+        if write.account_key is None and write.decision_key is not None
+    }
+    unknown: set[DecisionKey] = set()
+    for key in of_somebody:
+        owner = owners.get(key)
+        if owner is None:
+            unknown.add(key)
+        else:
+            keys.add(owner)
+    if unknown:
+        _read_decisions(connection, view, unknown)
+        keys |= {one.key for one in view.decisions.values()}
         view.decisions.clear()
-        _read_decisions(connection, view, known)
+    _lock_accounts(connection, view, sorted(keys))
+    _read_decisions(connection, view, wanted)
+    if any(view.decisions[key].key not in keys for key in of_somebody & view.decisions.keys()):
+        return load(connection, writes, tombstone, {})  # an id that retention let go was used anew
     _read_feedback(connection, view, writes)
     _read_tombstones(connection, view, wanted, keys, tombstone, min(one.at_us for one in writes))
     return view
@@ -93,14 +112,20 @@ def find_decision(connection: Connection, tenant: str, decision_id: str) -> Deci
     return None if row is None else to_decision(row)
 
 
+def _arrival(row: Row[Any]) -> tuple[Any, ...]:
+    """The order of one decision's feedback, as near as clocks tell it: a default before what came
+    on its heels, what changed the past before what was only kept."""
+    kept = row.generation is None
+    place = () if kept else (row.generation, row.position)
+    return row.received_at_us, row.kind, kept, place, row.feedback_id
+
+
 def find_feedback(connection: Connection, tenant: str, decision_id: str) -> list[Feedback]:
     """Everything that came of a decision, in order of arrival."""
-    query = (
-        select(feedback)
-        .where(feedback.c.tenant == tenant, feedback.c.decision_id == decision_id)
-        .order_by(*ARRIVAL)
+    query = select(feedback).where(
+        feedback.c.tenant == tenant, feedback.c.decision_id == decision_id
     )
-    return [to_feedback(row) for row in connection.execute(query)]
+    return [to_feedback(row) for row in sorted(connection.execute(query), key=_arrival)]
 
 
 def find_account(connection: Connection, key: AccountKey) -> Account | None:
@@ -214,7 +239,8 @@ def _read_feedback(connection: Connection, view: View, writes: Sequence[Write]) 
     """Puts what came before into the view, of the decisions that something comes of now."""
     keys = {write.decision_key for write in writes if isinstance(write, FeedbackWrite)}
     for tenant, ids in _by_tenant(keys & view.decisions.keys()).items():
-        for row in fetch(connection, "read_feedback", ids, tenant=tenant):
+        rows = fetch(connection, "read_feedback", ids, tenant=tenant)
+        for row in sorted(rows, key=_arrival):
             of_decision = view.feedback.setdefault((tenant, row.decision_id), {})
             of_decision[row.kind, row.feedback_id] = to_feedback(row)
 

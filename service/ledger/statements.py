@@ -7,15 +7,13 @@ is only how a list of values is handed over.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
-    Column,
-    ColumnElement,
     Connection,
+    Executable,
     Row,
     String,
     Table,
@@ -23,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,59 +33,27 @@ SQLITE = sqlite.dialect(paramstyle="named")
 POSTGRESQL = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 
 Rows = Sequence[Row[Any]]
-
-ARRIVAL = (
-    feedback.c.received_at_us,
-    feedback.c.kind,
-    feedback.c.generation.is_(None),
-    feedback.c.generation,
-    feedback.c.position,
-    feedback.c.feedback_id,
-)
-"""The order of one decision's feedback, as near as clocks tell it: a default before what came on
-its heels, what changed the past before what was only kept."""
+ReadBuilder = Callable[[bool], Executable]
+"""Of a statement that takes a list as an array, or else as JSON text."""
 
 
-def among(column: Column[Any], name: str, *, lists: bool) -> ColumnElement[bool]:
-    """Whether the column's value is in the list bound to `name`: an array where the dialect has
-    such, JSON text elsewhere."""
-    if lists:
-        return column == func.any(bindparam(name, type_=ARRAY(String)))
-    listed = func.json_each(bindparam(name, type_=String)).table_valued("value")
-    return column.in_(select(listed.c.value))
+def read(table: Table, by: str, *columns: str, lock: bool = False) -> ReadBuilder:
+    """Rows whose column `by` is among `ids`, which come sorted, and whose `columns` are equal to
+    the values of these names; in the order of `ids`."""
 
-
-def read_decisions(lists: bool) -> ClauseElement:
-    """The tenant's decisions of these ids."""
-    found = among(decisions.c.decision_id, "ids", lists=lists)
-    return select(decisions).where(decisions.c.tenant == bindparam("tenant"), found)
-
-
-def lock_accounts(lists: bool) -> ClauseElement:
-    """The workflow's accounts of these names, locked in key order."""
-    return (
-        select(accounts)
-        .where(
-            accounts.c.tenant == bindparam("tenant"),
-            accounts.c.workflow == bindparam("workflow"),
-            among(accounts.c.account_id, "ids", lists=lists),
+    def build(lists: bool) -> Executable:
+        equal = [table.c[one] == bindparam(one, type_=String) for one in columns]
+        if not lists:
+            listed = func.json_each(bindparam("ids", type_=String)).table_valued("value")
+            return select(table).where(*equal, table.c[by].in_(select(listed.c.value)))
+        # An index lookup an id, whatever the planner believes of a table it has not analysed yet.
+        key = " AND ".join([*(f"{one} = :{one}" for one in columns), f"{by} = asked.id"])
+        return text(
+            f"SELECT found.* FROM unnest(CAST(:ids AS varchar[])) AS asked (id) CROSS JOIN LATERAL "
+            f"(SELECT * FROM {table.name} WHERE {key} OFFSET 0{' FOR UPDATE' * lock}) AS found"
         )
-        .order_by(accounts.c.account_id)
-        .with_for_update()
-    )
 
-
-def read_feedback(lists: bool) -> ClauseElement:
-    """What came of the tenant's decisions of these ids, in order of arrival."""
-    found = among(feedback.c.decision_id, "ids", lists=lists)
-    return (
-        select(feedback).where(feedback.c.tenant == bindparam("tenant"), found).order_by(*ARRIVAL)
-    )
-
-
-def read_tombstones(lists: bool) -> ClauseElement:
-    """The tombstones of these digests."""
-    return select(tombstones).where(among(tombstones.c.digest, "ids", lists=lists))
+    return build
 
 
 def add(table: Table) -> ClauseElement:
@@ -126,25 +93,20 @@ _WRITES: Mapping[str, tuple[str, Table, tuple[str, ...]]] = {
     ),
 }
 """What each adds to or sets in which table."""
-_READS: Mapping[str, Any] = {
-    "read_decisions": read_decisions,
-    "lock_accounts": lock_accounts,
-    "read_feedback": read_feedback,
-    "read_tombstones": read_tombstones,
+_READS: Mapping[str, ReadBuilder] = {
+    "read_decisions": read(decisions, "decision_id", "tenant"),
+    "lock_accounts": read(accounts, "account_id", "tenant", "workflow", lock=True),
+    "read_feedback": read(feedback, "decision_id", "tenant"),
+    "read_tombstones": read(tombstones, "digest"),
 }
 
 
 @lru_cache(maxsize=64)
-def sql(name: str, dialect: str) -> str:
-    """The statement of this name as the dialect's driver takes it."""
-    lists = dialect == "postgresql"
-    statement: ClauseElement
-    if name in _READS:
-        statement = _READS[name](lists)
-    else:
-        kind, table, names = _WRITES[name]
-        statement = add(table) if kind == "add" else set_by_key(table, *names)
-    return str(statement.compile(dialect=POSTGRESQL if lists else SQLITE))
+def sql_of_row(name: str) -> str:
+    """The write of this name for one row, as SQLite's driver takes it."""
+    kind, table, names = _WRITES[name]
+    statement = add(table) if kind == "add" else set_by_key(table, *names)
+    return str(statement.compile(dialect=SQLITE))
 
 
 @lru_cache(maxsize=64)
@@ -176,12 +138,17 @@ def run(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(sql_of_rows(name), {"rows": json.dumps(rows)})
     else:
-        connection.exec_driver_sql(sql(name, connection.dialect.name), rows)
+        connection.exec_driver_sql(sql_of_row(name), rows)
+
+
+@lru_cache(maxsize=64)
+def _read(name: str, lists: bool) -> Executable:
+    """The read of this name: one object, so that SQLAlchemy knows it again."""
+    return _READS[name](lists)
 
 
 def fetch(connection: Connection, name: str, ids: Sequence[str], **values: str) -> Rows:
     """The rows that the statement of this name finds for `ids`."""
-    dialect = connection.dialect.name
-    listed = list(ids) if dialect == "postgresql" else json.dumps(list(ids))
-    result = connection.exec_driver_sql(sql(name, dialect), {"ids": listed, **values})
-    return result.all()
+    lists = connection.dialect.name == "postgresql"
+    listed = list(ids) if lists else json.dumps(list(ids))
+    return connection.execute(_read(name, lists), {"ids": listed, **values}).all()

@@ -228,7 +228,7 @@ async def test_keys_are_still_unique_and_rows_still_belong_to_rows(filled: Fille
             assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
             assert connection.exec_driver_sql("PRAGMA integrity_check").all() == [("ok",)]
         uniques = inspect(connection).get_unique_constraints("feedback")
-        of_account = ["tenant", "workflow", "account_id", "position", "generation"]
+        of_account = ["account_id", "workflow", "tenant", "position", "generation"]
         assert [one["column_names"] for one in uniques] == [of_account]
         keys = inspect(connection).get_foreign_keys("feedback")
         assert [one["referred_table"] for one in keys] == ["decisions"]

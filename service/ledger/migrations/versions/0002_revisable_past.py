@@ -10,7 +10,8 @@ depends_on = None
 
 ACCOUNT = ("tenant", "workflow", "account_id")
 OLD_UNIQUE = "uq_feedback_tenant_workflow_account_id_generation_position"
-NEW_UNIQUE = "uq_feedback_tenant_workflow_account_id_position_generation"
+NEW_UNIQUE = "uq_feedback_account_id_workflow_tenant_position_generation"
+BY_ACCOUNT = ("account_id", "workflow", "tenant")
 
 
 def upgrade() -> None:
@@ -33,7 +34,15 @@ def upgrade() -> None:
         table.add_column(sa.Column("folded_end", sa.Boolean(), nullable=True))
         table.drop_constraint(op.f(OLD_UNIQUE), type_="unique")
         # By position first: a page of a long past is then one walk of the index.
-        table.create_unique_constraint(op.f(NEW_UNIQUE), [*ACCOUNT, "position", "generation"])
+        table.create_unique_constraint(op.f(NEW_UNIQUE), [*BY_ACCOUNT, "position", "generation"])
+    op.drop_index(op.f("ix_accounts_workflow_phase"), "accounts")
+    op.drop_index(op.f("ix_decisions_tenant_workflow_account_id_created_at_us"), "decisions")
+    op.create_index(
+        op.f("ix_decisions_account_id_workflow_tenant_created_at_us"),
+        "decisions",
+        [*BY_ACCOUNT, "created_at_us"],
+        unique=False,
+    )
     op.execute(
         "UPDATE feedback SET folded_reward = reward, folded_end = episode_end "
         "WHERE position IS NOT NULL"
