@@ -116,14 +116,15 @@ class Workflow:
 
         Rows of actions that `spec` does not know yet, or no more, rest.
         """
-        (folded,) = self.fold_each([memory], [interaction], spec)
+        (folded,), _ = self.fold_each([memory], [interaction], spec)
         return folded
 
     def fold_each(
         self, memories: Sequence[Memory], interactions: Sequence[Interaction], spec: WorkflowSpec
-    ) -> list[Memory]:
-        """`fold` for several accounts, by one call of the network: at most `policy.parity.batch`,
-        so that each gets the bits it would get alone."""
+    ) -> tuple[list[Memory], NDArray[np.bool_]]:
+        """`fold` for several accounts, and which `[B]` of the memories are finite, by one call of
+        the network: at most `policy.parity.batch`, so that each gets the bits it would get alone.
+        """
         actions = len(spec.actions)
         whole = [self.with_rows(memory, actions) for memory in memories]
         always_done = spec.episodes == "single_step"
@@ -149,7 +150,10 @@ class Workflow:
             if resting.shape[1]:
                 rows = np.concatenate([rows, resting], axis=1)
             folded.append(Memory(learned.shared[i : i + 1].copy(), rows))
-        return folded
+        finite: NDArray[np.bool_] = np.logical_and(
+            np.isfinite(learned.shared).all(axis=1), np.isfinite(learned.rows).all(axis=(1, 2))
+        )
+        return folded, finite
 
     def _action_features(self, spec: WorkflowSpec) -> Array:
         """`[K, F]`, once a spec version."""

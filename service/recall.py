@@ -207,20 +207,19 @@ class Recall:
         interactions = [one.newest for one, _ in group if one.newest is not None]
         spec = self._catalog.spec(workflow.name, first.newest.spec_version)
         try:
-            folded = workflow.fold_each(memories, interactions, spec)
+            folded, sound = workflow.fold_each(memories, interactions, spec)
         except Exception as error:  # whoever it is about will say so again, alone
             log.error("a group is folded one by one: %s", type(error).__name__)
             return set()
         reach("learn.folded")
-        swaps, sound = [], []
-        for (one, stored), memory in zip(group, folded, strict=True):
-            if not all(np.isfinite(part).all() for part in memory):
+        swaps = []
+        actions = len(workflow.spec.actions)
+        for (one, stored), memory, is_sound in zip(group, folded, sound, strict=True):
+            if not is_sound:
                 continue
-            actions = len(workflow.spec.actions)
             new = StoredMemory(workflow.with_rows(memory, actions), one.head)
             if one.head.position % self._snapshot_every == 0:
                 self.keep(workflow, one.key, new)
-            sound.append(one.key)
             expected = stored.head if stored else None
             swaps.append((one.key, workflow.policy.identity, expected, new))
         swapped: Sequence[bool | MemoryUnavailableError]
@@ -230,7 +229,7 @@ class Recall:
             swapped = [error] * len(swaps)
         reach("learn.stored")
         done = set()
-        for key, outcome in zip(sound, swapped, strict=True):
+        for (key, *_), outcome in zip(swaps, swapped, strict=True):
             if isinstance(outcome, MemoryUnavailableError):
                 # The next decision finds it behind.
                 self._metrics.memory_unavailable.inc()

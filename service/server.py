@@ -26,8 +26,8 @@ from service.runtime import open_service
 from service.settings import SettingError, Settings
 
 SWITCH_SECONDS = 0.000_1
-"""How long the event loop keeps the interpreter from the ledger's threads: they need it for a moment
-between two statements, while a group of requests waits for them."""
+"""How long the event loop keeps the interpreter from the ledger's threads: they need it for a
+moment between two statements, while a group of requests waits for them."""
 GARBAGE = (50_000, 20, 50)
 """When Python looks for cycles: a group of requests must not set it off by being in flight."""
 FINISH_SECONDS = 10
