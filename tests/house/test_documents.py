@@ -68,3 +68,12 @@ def test_make_help_teaches_every_target() -> None:
     phony = set(re.findall(r"^\.PHONY: ([\w-]+)", makefile, re.MULTILINE))
     assert {"demo", "test", "serve", "lint", "help", "clean", "constraints"} <= phony
     assert {match["name"] for match in TARGET.finditer(makefile)} == phony
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    named = re.compile(r"`(?P<file>tests/[\w/]+\.py)(?:::(?P<name>\w+))?")
+    found = [match for document in documents() for match in named.finditer(document.read_text())]
+    assert len(found) > 30
+    for match in found:
+        text = (ROOT / match["file"]).read_text()
+        assert match["name"] is None or f"def {match['name']}(" in text, match[0]
