@@ -37,6 +37,9 @@ class Batcher(Generic[T, R]):
         self._most_waiting = most_waiting
         self._at_once = at_once
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._running = 0
+        """Runs that will look again at what is waiting. A run that has looked for the last time does
+        not count, though its task may not have ended yet."""
         self._runs: set[asyncio.Task[None]] = set()
         self._gathering = False
         """A run is about to take what is waiting, so that nobody needs to start another."""
@@ -47,8 +50,9 @@ class Batcher(Generic[T, R]):
             raise BacklogFullError(f"{self._most_waiting} are waiting already")
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
-        if not self._gathering and len(self._runs) < self._at_once:
+        if not self._gathering and self._running < self._at_once:
             self._gathering = True
+            self._running += 1
             run = asyncio.create_task(self._run())
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
@@ -60,16 +64,19 @@ class Batcher(Generic[T, R]):
             await asyncio.wait(self._runs)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                await asyncio.sleep(0)  # what has arrived with the first is on its way here
-            finally:
-                self._gathering = False
-            size = min(len(self._waiting), self._largest)
-            await self._answer([self._waiting.popleft() for _ in range(size)])
-            if self._gathering or not self._waiting:
-                return
-            self._gathering = True
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(0)  # what has arrived with the first is on its way here
+                finally:
+                    self._gathering = False
+                size = min(len(self._waiting), self._largest)
+                await self._answer([self._waiting.popleft() for _ in range(size)])
+                if self._gathering or not self._waiting:
+                    return
+                self._gathering = True
+        finally:
+            self._running -= 1
 
     async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         results: Sequence[R | Exception]

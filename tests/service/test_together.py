@@ -1,0 +1,100 @@
+"""Feedback of several accounts at once: one call of the network, each gets what it had alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from service.catalog import load_policy
+from service.ledger.records import AccountKey, Head
+from tests.bundles import LEAKS, write_counting_bundle
+from tests.service.conftest import Client, Open
+from tests.service.pasts import agree
+
+ACCOUNTS = [f"account-{n}" for n in range(20)]
+
+
+def counted_calls(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that the network learns from here on."""
+    onnx = client.service.catalog.workflows["help"].policy.onnx
+    learn, sizes = type(onnx).learn, []
+
+    def counting(self: object, memory: object, **inputs: object) -> object:
+        sizes.append(len(inputs["action"]))  # type: ignore[arg-type]
+        return learn(self, memory, **inputs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(onnx), "learn", counting)
+    return sizes
+
+
+async def decided(client: Client) -> None:
+    for account in ACCOUNTS:
+        answer = await client.decide(account, decision_id=f"d-{account}")
+        assert answer.status_code == 200, answer.text
+
+
+async def test_what_is_fed_back_at_once_is_learned_by_one_call_of_the_network(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await decided(client)
+    sizes = counted_calls(client, monkeypatch)
+    given = [{"decision_id": f"d-{account}", "reward": 3} for account in ACCOUNTS]
+    answer = await client.http.post("/v1/feedback/batch", json={"feedback": given})
+    assert {one["feedback"]["status"] for one in answer.json()["results"]} == {"folded"}
+    assert sizes == [20]
+    for account in ACCOUNTS:
+        await agree(client, AccountKey("default", "help", account))
+
+
+async def test_accounts_named_twice_busy_or_without_a_memory_get_what_they_would_alone(
+    client: Client,
+) -> None:
+    await decided(client)
+    for account in ACCOUNTS[:5]:
+        await client.decide(account, decision_id=f"e-{account}")
+    twice = [
+        {"decision_id": f"{which}-{account}", "reward": reward}
+        for account in ACCOUNTS[:5]
+        for which, reward in (("d", 3), ("e", -1))
+    ]
+    rest = [{"decision_id": f"d-{account}", "reward": 3} for account in ACCOUNTS[5:]]
+    memories = client.service.memories
+    before = memories._memories.copy()  # type: ignore[attr-defined]
+    answers = await asyncio.gather(
+        client.http.post("/v1/feedback/batch", json={"feedback": twice + rest[:8]}),
+        *(client.learn(str(one["decision_id"]), reward=3) for one in rest[8:]),
+        *(client.decide(account) for account in ACCOUNTS),
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert before == {}  # nothing had come of anybody yet
+    for account in ACCOUNTS:
+        key = AccountKey("default", "help", account)
+        found = await client.service.ledger.account(key)
+        assert found is not None
+        assert found.head == Head(0, 2 if account in ACCOUNTS[:5] else 1)
+        await agree(client, key)
+
+
+async def test_a_network_that_learns_otherwise_in_company_learns_alone(
+    open_client: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = tmp_path / "leaking"
+    home = write_counting_bundle(policies, learn=LEAKS)
+    assert load_policy(home).parity.batch == 1
+    async with open_client(policies=policies) as client:
+        await decided(client)
+        sizes = counted_calls(client, monkeypatch)
+        given = [{"decision_id": f"d-{account}", "reward": 3} for account in ACCOUNTS]
+        await client.http.post("/v1/feedback/batch", json={"feedback": given})
+        assert sizes == [1] * 20
+        for account in ACCOUNTS:
+            await agree(client, AccountKey("default", "help", account))
+
+
+def test_a_policy_that_keeps_accounts_apart_learns_in_large_batches(
+    counting_policies: Path,
+) -> None:
+    assert load_policy(counting_policies / "counting" / "1").parity.batch == 64
+    assert load_policy(Path("policies/bandits/1")).parity.batch == 64
