@@ -38,7 +38,7 @@ class Batcher(Generic[T, R]):
         self._at_once = at_once
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._running = 0
-        """Runs that will look again at what is waiting. A run that has looked for the last time does
+        """Runs that will look again at what is waiting. One that has looked for the last time does
         not count, though its task may not have ended yet."""
         self._runs: set[asyncio.Task[None]] = set()
         self._gathering = False
