@@ -23,6 +23,7 @@ from service.ledger.records import AccountKey, Head
 from service.memory.store import StoredMemory
 from service.runtime import open_service
 from service.settings import Settings
+from tests.redis_server import redis_client
 from tests.service.conftest import WORKFLOW, Client, Time
 from tests.service.model import AccountModel, Made, Step
 from tests.service.pasts import ACTIONS, RULES, same
@@ -261,9 +262,11 @@ class Beside:
         elif what == "flush" and self.redis_url is None:
             memories._memories.clear()
         elif what == "flush":
-            self.run(memories._redis.flushall())
+            with redis_client(self.redis_url) as direct:
+                direct.flushall()
         elif what == "corrupt" and self.redis_url is not None:
-            self.run(memories._redis.set(memories._name(key, policy), junk))
+            with redis_client(self.redis_url) as direct:
+                direct.set(memories._name(key, policy), junk)
 
     # What always holds
 
