@@ -262,6 +262,7 @@ class Beside:
         elif what == "flush" and self.redis_url is None:
             memories._memories.clear()
         elif what == "flush":
+            assert self.redis_url is not None
             with redis_client(self.redis_url) as direct:
                 direct.flushall()
         elif what == "corrupt" and self.redis_url is not None:
