@@ -102,7 +102,10 @@ class Learner:
         await self._fold(recorded)
         for (_, started), outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, Recorded):
-                self._count(outcome, time.perf_counter() - started)
+                try:
+                    self._count(outcome, time.perf_counter() - started)
+                except Exception as error:  # it is committed: nothing may make of it an error now
+                    log.error("committed feedback is not counted: %s", type(error).__name__)
             elif isinstance(outcome, DecisionUnknownError):
                 self._metrics.feedback_dangling.inc()
         return outcomes

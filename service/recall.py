@@ -35,6 +35,8 @@ from service.memory.codec import CorruptMemoryError, account_name, decode, encod
 from service.memory.store import MemoryStore, MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 
+BROUGHT_AT_ONCE = 2
+"""Accounts that are brought over at once: whoever waits for a replay must find a reader free."""
 FOLDS_AT_A_TIME = 100
 """Interactions that a replay folds before it lets others run."""
 
@@ -91,6 +93,7 @@ class Recall:
         self._keeping: set[asyncio.Task[None]] = set()
         self._bringing: dict[AccountKey, asyncio.Task[None]] = {}
         """Accounts that are on their way to the policy that is to serve them."""
+        self._turn = asyncio.Semaphore(BROUGHT_AT_ONCE)
         self._folder = ThreadPoolExecutor(1, thread_name_prefix="replay")
 
     async def stored(
@@ -138,7 +141,7 @@ class Recall:
         that are one interaction behind by one call of the network, the others one by one. What
         kept one from getting there is given, not raised."""
         together: dict[AccountKey, Advance] = {}
-        locks: list[asyncio.Lock] = []
+        locks: dict[AccountKey, asyncio.Lock] = {}
         alone: defaultdict[AccountKey, list[int]] = defaultdict(list)
         for i, one in enumerate(asked):
             lock = self._locks.setdefault(one.key, asyncio.Lock())
@@ -146,7 +149,7 @@ class Recall:
                 alone[one.key].append(i)
             else:
                 together[one.key] = one
-                locks.append(lock)
+                locks[one.key] = lock
         settled = await self._advance_together(together, locks) if together else {}
         results: list[Exception | None] = []
         for i, one in enumerate(asked):
@@ -167,13 +170,15 @@ class Recall:
         return results
 
     async def _advance_together(
-        self, asked: Mapping[AccountKey, Advance], locks: Sequence[asyncio.Lock]
+        self, asked: Mapping[AccountKey, Advance], locks: Mapping[AccountKey, asyncio.Lock]
     ) -> dict[AccountKey, MemoryUnavailableError | None]:
         """Folds the newest interaction into each memory that is right before it. The accounts that
         were settled so, with why a memory is not to be had; the others are not at their heads."""
         async with contextlib.AsyncExitStack() as locked:
-            for lock in locks:  # nobody else has them: this does not wait
-                await locked.enter_async_context(lock)
+            # In key order: a lock just let go may have been promised to somebody, and two groups
+            # must not wait for each other in a circle.
+            for key in sorted(locks):
+                await locked.enter_async_context(locks[key])
             try:
                 found = await self._memories.get_many(
                     [(key, one.workflow.policy.identity) for key, one in asked.items()]
@@ -205,8 +210,8 @@ class Recall:
         assert first.newest is not None
         memories = [(stored or workflow.unknown).memory for _, stored in group]
         interactions = [one.newest for one, _ in group if one.newest is not None]
-        spec = self._catalog.spec(workflow.name, first.newest.spec_version)
         try:
+            spec = self._catalog.spec(workflow.name, first.newest.spec_version)
             folded, sound = workflow.fold_each(memories, interactions, spec)
         except Exception as error:  # whoever it is about will say so again, alone
             log.error("a group is folded one by one: %s", type(error).__name__)
@@ -263,7 +268,8 @@ class Recall:
     async def _bring_over(self, workflow: Workflow, key: AccountKey) -> None:
         """Replays an account under the policy that is to serve it from then on."""
         try:
-            await self._replay(workflow, key, None)
+            async with self._turn:
+                await self._replay(workflow, key, None)
         except (MemoryUnavailableError, LedgerUnavailableError, UnreadablePastError) as error:
             log.warning("an account is not brought over yet: %s", type(error).__name__)
         finally:
@@ -292,6 +298,10 @@ class Recall:
     async def forget(self, workflow: Workflow, key: AccountKey) -> None:
         """Deletes what is stored of an account by any policy that serves the workflow. Raises
         MemoryUnavailableError."""
+        bringing = self._bringing.get(key)
+        if bringing is not None:
+            bringing.cancel()
+            await asyncio.gather(bringing, return_exceptions=True)
         async with self._locks.setdefault(key, asyncio.Lock()):
             for served in self._catalog.serving(workflow.name):
                 await self._memories.delete(key, served.policy.identity)

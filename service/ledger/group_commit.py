@@ -105,8 +105,8 @@ class GroupCommit:
             raise LedgerUnavailableError("too many writes are waiting for the ledger") from error
 
     async def alone(self, work: Callable[[Connection], R]) -> R:
-        """What `work` does in a transaction of its own, between two groups. Raises what it raises,
-        and LedgerUnavailableError."""
+        """What `work` does in a transaction of its own, beside groups that others may be writing:
+        it takes the locks it needs. Raises what it raises, and LedgerUnavailableError."""
         if self._closed:
             raise LedgerUnavailableError("the service is shutting down")
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._alone, work)

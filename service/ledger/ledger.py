@@ -36,7 +36,7 @@ from service.ledger.records import (
     Past,
     Snapshot,
 )
-from service.ledger.retention import cut, drop_unfolded, find_cuts
+from service.ledger.retention import MOST, cut, drop_unfolded, find_cuts
 from service.ledger.rows import find_account, find_decision, find_feedback, to_decision
 from service.ledger.settle import (
     ActivateWrite,
@@ -127,7 +127,10 @@ class Ledger:
             raise LedgerUnavailableError(f"not read: {type(error).__name__}") from error
 
     def _read_once(self, query: Callable[[Connection], R]) -> R:
-        with self._engine.connect().execution_options(read_only=True) as connection:
+        options: dict[str, Any] = {"read_only": True}
+        if self._engine.dialect.name == "postgresql":  # all of a query's reads are of one moment
+            options["isolation_level"] = "REPEATABLE READ"
+        with self._engine.connect().execution_options(**options) as connection:
             return query(connection)
 
     async def close(self) -> None:
@@ -186,15 +189,25 @@ class Ledger:
         """Deletes the workflow's events of before `before_us` that kept memories of all these
         policies have folded, an account a transaction; how many decisions. Raises
         LedgerUnavailableError."""
-        cleared = 0
-        found = await self.read(lambda connection: find_cuts(connection, workflow, digests))
-        for key, position in found:
-            cleared += await self._commits.alone(partial(
-                cut, key=key, position=position, before_us=before_us
-            ))  # fmt: skip
-        return cleared + await self._commits.alone(
-            partial(drop_unfolded, workflow=workflow, before_us=before_us)
-        )
+        cleared, after = 0, None
+        while True:
+            found = await self.read(
+                partial(find_cuts, workflow=workflow, digests=digests, after=after)
+            )
+            for key, position in found:
+                cleared += await self._commits.alone(
+                    partial(cut, key=key, position=position, digests=digests, before_us=before_us)
+                )
+            if not found:
+                break
+            after = found[-1][0]
+        while True:
+            dropped = await self._commits.alone(
+                partial(drop_unfolded, workflow=workflow, before_us=before_us)
+            )
+            cleared += dropped
+            if dropped < MOST:
+                return cleared
 
     async def record_default(self, write: DefaultWrite) -> Recorded | None:
         """The default as folded, durable; None when it is not due. Raises

@@ -41,7 +41,12 @@ def read_past(
         base = _base(connection, key, head.generation)
     kept_above = account.kept_above if base == account.base_generation else 0
     snapshot, complete = None, True
-    if after is not None and after.generation == head.generation and after <= head:
+    if (
+        after is not None
+        and after.generation == head.generation
+        and kept_above <= after.position  # else what comes right above it is deleted
+        and after <= head
+    ):
         start = after
     else:
         found = None if digest is None else _snapshot(connection, key, digest, base, head, below)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_, update
 
 from service.ledger.records import AccountKey
 from service.ledger.tables import accounts, decisions, feedback, snapshots
@@ -19,10 +19,10 @@ MOST = 1_000
 
 
 def find_cuts(
-    connection: Connection, workflow: str, digests: Sequence[str]
+    connection: Connection, workflow: str, digests: Sequence[str], after: AccountKey | None
 ) -> list[tuple[AccountKey, int]]:
-    """Accounts with a position above what is deleted where every policy has a kept memory, and the
-    newest such position."""
+    """A page of accounts, in key order above `after`, with a position above what is deleted where
+    every policy has a kept memory, and the newest such position."""
     kept = snapshots.c
     query = (
         select(kept.tenant, kept.account_id, kept.position)
@@ -42,6 +42,8 @@ def find_cuts(
         .order_by(kept.tenant, kept.account_id, kept.position)
         .limit(MOST)
     )
+    if after is not None:
+        query = query.where(tuple_(kept.tenant, kept.account_id) > (after.tenant, after.account_id))
     newest = {
         AccountKey(row.tenant, workflow, row.account_id): row.position
         for row in connection.execute(query)
@@ -49,7 +51,13 @@ def find_cuts(
     return sorted(newest.items())
 
 
-def cut(connection: Connection, key: AccountKey, position: int, before_us: int) -> int:
+def cut(
+    connection: Connection,
+    key: AccountKey,
+    position: int,
+    digests: Sequence[str],
+    before_us: int,
+) -> int:
     """Deletes an account's interactions up to `position`, if they all are of before `before_us` and
     nothing above belongs to the same decisions; how many decisions."""
     of_account = (
@@ -59,13 +67,14 @@ def cut(connection: Connection, key: AccountKey, position: int, before_us: int) 
     )
     account = connection.execute(select(accounts).where(*of_account).with_for_update()).first()
     kept = snapshots.c
-    still_kept = select(kept.position).where(
+    still_kept = select(func.count()).where(
         kept.tenant == key.tenant,
         kept.workflow == key.workflow,
         kept.account_id == key.account_id,
         kept.position == position,
+        kept.digest.in_(digests),
     )
-    if account is None or connection.execute(still_kept).first() is None:
+    if account is None or connection.scalar(still_kept) != len(digests):
         return 0
     folded = _interactions(key) & (feedback.c.position <= position)
     young = (decisions.c.created_at_us >= before_us) | (decisions.c.expires_at_us >= before_us)
@@ -95,7 +104,8 @@ def drop_unfolded(connection: Connection, workflow: str, before_us: int) -> int:
         columns.default_due_at_us.is_(None),
         columns.folded.is_(False),
     )
-    rows = connection.execute(query.limit(MOST)).all()
+    # Locked, so that nothing is folded for them meanwhile; what somebody folds now is left alone.
+    rows = connection.execute(query.limit(MOST).with_for_update(skip_locked=True)).all()
     for tenant in {row.tenant for row in rows}:
         _delete(connection, tenant, [row.decision_id for row in rows if row.tenant == tenant])
     return len(rows)

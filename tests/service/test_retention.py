@@ -128,3 +128,41 @@ async def test_a_default_that_is_still_due_keeps_its_decision(
         assert await client.service.jobs.clear() == 0
         assert await client.service.jobs.fold_defaults() == 1
         assert (await account_of(client)).head == Head(0, 1)
+
+
+async def test_a_memory_from_before_what_was_deleted_is_not_folded_on(
+    brief: Client, time: Time
+) -> None:
+    """A store that comes back old may hold one that lacks what the ledger no longer has."""
+    await interact(brief, 2)
+    old = await stored_of(brief)
+    await interact(brief, 5, first=3)
+    time.pass_seconds(3 * DAY)
+    await interact(brief, 1, first=8)
+    whole = await stored_of(brief)
+    assert await brief.service.jobs.clear() == 6
+    assert old is not None
+    assert whole is not None
+    identity = brief.service.catalog.workflows["help"].policy.identity
+    await brief.service.memories.put(KEY, identity, old)
+    answer = (await brief.decide("a")).json()
+    assert (answer["memory_position"], answer["reason"]) == (8, "policy")
+    after = await stored_of(brief)
+    assert after is not None
+    assert [part.tobytes() for part in after.memory] == [part.tobytes() for part in whole.memory]
+
+
+async def test_accounts_behind_others_that_cannot_be_cleared_are_cleared(
+    brief: Client, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ledger.retention.MOST", 2)
+    monkeypatch.setattr("service.ledger.ledger.MOST", 2)
+    for n in range(3):
+        await brief.decide("z", decision_id=f"z{n}")
+        await brief.learn(f"z{n}", reward=3, feedback_id="one")
+        await brief.service.recall.drain()
+    for n in range(5):
+        await brief.decide("y", decision_id=f"never{n}")
+    time.pass_seconds(3 * DAY)
+    await interact(brief, 6)
+    assert await brief.service.jobs.clear() == 3 + 5

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from service.catalog import load_policy
-from service.ledger.records import AccountKey, Head
+from service.ledger.records import AccountKey, Head, Interaction
+from service.recall import Advance
 from tests.bundles import LEAKS, write_counting_bundle
-from tests.service.conftest import Client, Open
+from tests.service.conftest import CONTEXT, Client, Open
 from tests.service.pasts import agree
 
 ACCOUNTS = [f"account-{n}" for n in range(20)]
@@ -98,3 +99,24 @@ def test_a_policy_that_keeps_accounts_apart_learns_in_large_batches(
 ) -> None:
     assert load_policy(counting_policies / "counting" / "1").parity.batch == 64
     assert load_policy(Path("policies/bandits/1")).parity.batch == 64
+
+
+async def test_two_groups_that_name_accounts_in_another_order_do_not_wait_for_each_other(
+    client: Client,
+) -> None:
+    """Nor where one of the accounts was let go a moment ago and promised to somebody."""
+    await decided(client)
+    recall, workflow = client.service.recall, client.service.catalog.workflows["help"]
+    for account in ACCOUNTS[:2]:
+        await client.learn(f"d-{account}", reward=3)
+    b, c = (AccountKey("default", "help", account) for account in ACCOUNTS[:2])
+    lock = recall._locks.setdefault(b, asyncio.Lock())
+    await lock.acquire()
+    waiter = asyncio.create_task(recall.at_head(workflow, b, Head(0, 1)))
+    await asyncio.sleep(0)
+    spec = workflow.version
+    newest = Interaction(1, spec, dict(CONTEXT), "mail", 3.0, True)
+    one, other = (Advance(workflow, key, Head(0, 1), newest) for key in (b, c))
+    lock.release()
+    async with asyncio.timeout(10):
+        await asyncio.gather(waiter, recall.advance([one, other]), recall.advance([other, one]))
