@@ -117,6 +117,7 @@ async def test_two_groups_that_name_accounts_in_another_order_do_not_wait_for_ea
     spec = workflow.version
     newest = Interaction(1, spec, dict(CONTEXT), "mail", 3.0, True)
     one, other = (Advance(workflow, key, Head(0, 1), newest) for key in (b, c))
-    lock.release()
+    groups = [asyncio.create_task(recall.advance(each)) for each in ([one, other], [other, one])]
+    lock.release()  # only now, so that both find it free, before whoever waits for it has run
     async with asyncio.timeout(10):
-        await asyncio.gather(waiter, recall.advance([one, other]), recall.advance([other, one]))
+        await asyncio.gather(waiter, *groups)
