@@ -8,13 +8,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from service.ledger.records import AccountKey, AccountUnknownError, Head
 from service.ledger.statements import run
-from service.ledger.tables import accounts, decisions, feedback, generations, snapshots, tombstones
+from service.ledger.tables import (
+    accounts,
+    decisions,
+    feedback,
+    generations,
+    of_account,
+    snapshots,
+    tombstones,
+)
 
 SLICE = 1_000
 """Rows that one statement deletes."""
@@ -43,13 +50,15 @@ class Erased:
 
 def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombstones) -> Erased:
     """Deletes an account's rows, and leaves tombstones. Raises AccountUnknownError."""
-    query = select(accounts.c.generation).where(*_of(accounts, key)).with_for_update()
+    query = select(accounts.c.generation).where(*of_account(accounts, key)).with_for_update()
     generation = connection.scalar(query)
     if generation is None:
         raise AccountUnknownError
-    given = connection.scalar(select(func.count()).select_from(feedback).where(*_of(feedback, key)))
+    given = connection.scalar(
+        select(func.count()).select_from(feedback).where(*of_account(feedback, key))
+    )
     made = 0
-    query = select(decisions.c.decision_id).where(*_of(decisions, key)).limit(SLICE)
+    query = select(decisions.c.decision_id).where(*of_account(decisions, key)).limit(SLICE)
     while ids := list(connection.scalars(query)):
         made += len(ids)
         for table in (feedback, decisions):
@@ -59,7 +68,7 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
             )
         _leave(connection, [tombstone("decision", key.tenant, one) for one in ids], None, at_us)
     for table in (generations, snapshots, accounts):
-        connection.execute(delete(table).where(*_of(table, key)))
+        connection.execute(delete(table).where(*of_account(table, key)))
     _leave(connection, [tombstone("account", *key)], generation, at_us)
     return Erased(made, given or 0)
 
@@ -84,12 +93,3 @@ def _leave(connection: Connection, digests: list[str], generation: int | None, a
         {"digest": digest, "generation": generation, "erased_at_us": at_us} for digest in digests
     ]
     run(connection, "add_tombstones", rows)
-
-
-def _of(table: Table, key: AccountKey) -> tuple[Any, ...]:
-    columns = table.c
-    return (
-        columns.tenant == key.tenant,
-        columns.workflow == key.workflow,
-        columns.account_id == key.account_id,
-    )

@@ -226,7 +226,9 @@ class Ledger:
 
     async def feedback(self, tenant: str, decision_id: str) -> list[Feedback]:
         """Everything that came of a decision, in order of arrival."""
-        return await self.read(lambda connection: find_feedback(connection, tenant, decision_id))
+        return await self.read(
+            lambda connection: find_feedback(connection, [(tenant, decision_id)])
+        )
 
     async def account(self, key: AccountKey) -> Account | None:
         """The account as of its head."""

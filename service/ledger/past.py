@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from service.ledger.records import AccountKey, Head, Interaction, Past
 from service.ledger.rows import find_account
-from service.ledger.tables import decisions, feedback, generations, snapshots
+from service.ledger.tables import decisions, feedback, generations, of_account, snapshots
 
 PAGE = 2_000
 """Interactions read at a time."""
@@ -64,9 +64,7 @@ def _base(connection: Connection, key: AccountKey, generation: int) -> int:
     columns = generations.c
     reset = connection.scalar(
         select(func.max(columns.generation)).where(
-            columns.tenant == key.tenant,
-            columns.workflow == key.workflow,
-            columns.account_id == key.account_id,
+            *of_account(generations, key),
             columns.reason == "reset",
             columns.generation <= generation,
         )
@@ -90,9 +88,7 @@ def _snapshot(
     query = (
         select(columns.position, columns.memory)
         .where(
-            columns.tenant == key.tenant,
-            columns.workflow == key.workflow,
-            columns.account_id == key.account_id,
+            *of_account(snapshots, key),
             columns.digest == digest,
             columns.position <= (head.position if below is None else min(head.position, below - 1)),
             columns.generation.between(base, head.generation),
@@ -122,9 +118,7 @@ def _interactions(
             & (decisions.c.decision_id == feedback.c.decision_id),
         )
         .where(
-            feedback.c.tenant == key.tenant,
-            feedback.c.workflow == key.workflow,
-            feedback.c.account_id == key.account_id,
+            *of_account(feedback, key),
             feedback.c.position > start.position,
             feedback.c.position <= end.position,
             feedback.c.generation.between(base, end.generation),

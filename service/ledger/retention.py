@@ -7,12 +7,11 @@ memory stays, so that what lies above can be revised and folded again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, tuple_, update
 
 from service.ledger.records import AccountKey
-from service.ledger.tables import accounts, decisions, feedback, snapshots
+from service.ledger.tables import accounts, decisions, feedback, of_account, snapshots
 
 MOST = 1_000
 """Accounts, or decisions, that one transaction deals with."""
@@ -60,17 +59,11 @@ def cut(
 ) -> int:
     """Deletes an account's interactions up to `position`, if they all are of before `before_us` and
     nothing above belongs to the same decisions; how many decisions."""
-    of_account = (
-        accounts.c.tenant == key.tenant,
-        accounts.c.workflow == key.workflow,
-        accounts.c.account_id == key.account_id,
-    )
-    account = connection.execute(select(accounts).where(*of_account).with_for_update()).first()
+    own = of_account(accounts, key)
+    account = connection.execute(select(accounts).where(*own).with_for_update()).first()
     kept = snapshots.c
     still_kept = select(func.count()).where(
-        kept.tenant == key.tenant,
-        kept.workflow == key.workflow,
-        kept.account_id == key.account_id,
+        *of_account(snapshots, key),
         kept.position == position,
         kept.digest.in_(digests),
     )
@@ -88,7 +81,7 @@ def cut(
     for blocking in (too_young, goes_on):
         if connection.execute(blocking.limit(1)).first() is not None:
             return 0
-    connection.execute(update(accounts).where(*of_account).values(kept_above=position))
+    connection.execute(update(accounts).where(*own).values(kept_above=position))
     ids = sorted(set(connection.scalars(below)))
     _delete(connection, key.tenant, ids)
     return len(ids)
@@ -112,13 +105,7 @@ def drop_unfolded(connection: Connection, workflow: str, before_us: int) -> int:
 
 
 def _interactions(key: AccountKey) -> ColumnElement[bool]:
-    columns = feedback.c
-    of_account: Any = (
-        (columns.tenant == key.tenant)
-        & (columns.workflow == key.workflow)
-        & (columns.account_id == key.account_id)
-    )
-    return of_account & columns.position.is_not(None)  # type: ignore[no-any-return]
+    return and_(*of_account(feedback, key), feedback.c.position.is_not(None))
 
 
 def _delete(connection: Connection, tenant: str, ids: list[str]) -> None:

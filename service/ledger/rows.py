@@ -25,7 +25,14 @@ from service.ledger.records import (
 )
 from service.ledger.settle import FeedbackWrite, Write
 from service.ledger.statements import fetch, run
-from service.ledger.tables import accounts, decisions, feedback, generations, snapshots, tombstones
+from service.ledger.tables import (
+    accounts,
+    decisions,
+    generations,
+    of_account,
+    snapshots,
+    tombstones,
+)
 from service.ledger.view import DecisionKey, View
 
 SNAPSHOTS_KEPT = 2
@@ -120,20 +127,20 @@ def _arrival(row: Row[Any]) -> tuple[Any, ...]:
     return row.received_at_us, row.kind, kept, place, row.feedback_id
 
 
-def find_feedback(connection: Connection, tenant: str, decision_id: str) -> list[Feedback]:
-    """Everything that came of a decision, in order of arrival."""
-    query = select(feedback).where(
-        feedback.c.tenant == tenant, feedback.c.decision_id == decision_id
-    )
-    return [to_feedback(row) for row in sorted(connection.execute(query), key=_arrival)]
+def find_feedback(connection: Connection, keys: Iterable[DecisionKey]) -> list[Feedback]:
+    """Everything that came of these decisions, in order of arrival."""
+    rows = [
+        row
+        for tenant, ids in _by_tenant(keys).items()
+        for row in fetch(connection, "read_feedback", ids, tenant=tenant)
+    ]
+    return [to_feedback(row) for row in sorted(rows, key=_arrival)]
 
 
 def find_account(connection: Connection, key: AccountKey) -> Account | None:
     """The account as of its head."""
     query = select(accounts).where(
-        accounts.c.tenant == key.tenant,
-        accounts.c.workflow == key.workflow,
-        accounts.c.account_id == key.account_id,
+        *of_account(accounts, key),
     )
     row = connection.execute(query).first()
     return None if row is None else to_account(row)
@@ -238,11 +245,9 @@ def _read_decisions(connection: Connection, view: View, keys: Iterable[DecisionK
 def _read_feedback(connection: Connection, view: View, writes: Sequence[Write]) -> None:
     """Puts what came before into the view, of the decisions that something comes of now."""
     keys = {write.decision_key for write in writes if isinstance(write, FeedbackWrite)}
-    for tenant, ids in _by_tenant(keys & view.decisions.keys()).items():
-        rows = fetch(connection, "read_feedback", ids, tenant=tenant)
-        for row in sorted(rows, key=_arrival):
-            of_decision = view.feedback.setdefault((tenant, row.decision_id), {})
-            of_decision[row.kind, row.feedback_id] = to_feedback(row)
+    for given in find_feedback(connection, keys & view.decisions.keys()):
+        of_decision = view.feedback.setdefault((given.key.tenant, given.decision_id), {})
+        of_decision[given.kind, given.feedback_id] = given
 
 
 def _read_tombstones(
@@ -288,9 +293,7 @@ def _open(connection: Connection, generation: Generation) -> None:
     columns = snapshots.c
     connection.execute(
         delete(snapshots).where(
-            columns.tenant == generation.key.tenant,
-            columns.workflow == generation.key.workflow,
-            columns.account_id == generation.key.account_id,
+            *of_account(snapshots, generation.key),
             columns.position >= generation.position,
         )
     )
@@ -310,17 +313,13 @@ def _keep(connection: Connection, snapshot: Snapshot) -> None:
     )
     columns = snapshots.c
     of_policy = (
-        columns.tenant == snapshot.key.tenant,
-        columns.workflow == snapshot.key.workflow,
-        columns.account_id == snapshot.key.account_id,
+        *of_account(snapshots, snapshot.key),
         columns.digest == snapshot.digest,
     )
     newest = select(columns.position).where(*of_policy).order_by(columns.position.desc())
     kept = connection.scalars(newest.limit(SNAPSHOTS_KEPT)).all()
     base = select(accounts.c.kept_above).where(
-        accounts.c.tenant == snapshot.key.tenant,
-        accounts.c.workflow == snapshot.key.workflow,
-        accounts.c.account_id == snapshot.key.account_id,
+        *of_account(accounts, snapshot.key),
     )
     connection.execute(
         delete(snapshots).where(

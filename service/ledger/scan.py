@@ -21,8 +21,7 @@ from service.ledger.records import (
     Head,
     Snapshot,
 )
-from service.ledger.rows import find_account, to_account, to_decision, to_feedback
-from service.ledger.statements import fetch
+from service.ledger.rows import find_account, find_feedback, to_account, to_decision
 from service.ledger.tables import accounts, decisions, feedback, generations, snapshots
 
 PAGE = 1_000
@@ -226,13 +225,9 @@ def _came_of(
     connection: Connection, found: Sequence[Decision]
 ) -> dict[tuple[str, str], list[Feedback]]:
     """What came of each of these decisions, in order of arrival."""
-    ids: dict[str, list[str]] = defaultdict(list)
-    for one in found:
-        ids[one.key.tenant].append(one.decision_id)
     came: dict[tuple[str, str], list[Feedback]] = defaultdict(list)
-    for tenant, some in ids.items():
-        for row in fetch(connection, "read_feedback", some, tenant=tenant):
-            came[tenant, row.decision_id].append(to_feedback(row))
+    for given in find_feedback(connection, {(one.key.tenant, one.decision_id) for one in found}):
+        came[given.key.tenant, given.decision_id].append(given)
     return came
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKeyConstraint,
     Index,
@@ -17,6 +18,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+from service.ledger.records import AccountKey
 
 metadata = MetaData(
     naming_convention={
@@ -173,3 +176,8 @@ tombstones = Table(
     Column("generation", Integer),
     Column("erased_at_us", BigInteger, nullable=False),
 )
+
+
+def of_account(table: Table, key: AccountKey) -> tuple[ColumnElement[bool], ...]:
+    """What holds of an account's own rows in any table that names accounts."""
+    return tuple(table.c[name] == value for name, value in key._asdict().items())

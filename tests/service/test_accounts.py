@@ -228,6 +228,20 @@ async def test_nothing_is_erased_while_the_memory_store_cannot_be(
     assert (await client.http.get("/v1/decisions/d")).status_code == 200
 
 
+async def test_an_export_tells_what_came_of_a_decision_in_the_order_in_which_it_came(
+    either: Client, time: Time
+) -> None:
+    await either.decide("a", decision_id="d")
+    for name in ("second-by-name", "first-by-name", "a"):
+        time.pass_seconds(1)
+        await either.learn("d", reward=1, feedback_id=name)
+    exported = (await either.http.get(f"{ACCOUNT}/export")).json()
+    record = (await either.http.get("/v1/decisions/d")).json()
+    for told in (exported["decisions"][0], record):
+        names = [one["feedback_id"] for one in told["feedback"]]
+        assert names == ["second-by-name", "first-by-name", "a"]
+
+
 async def test_an_export_holds_everything_that_is_known_of_an_account(
     either: Client, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
