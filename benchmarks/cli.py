@@ -11,10 +11,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -23,6 +19,7 @@ from benchmarks import demo as households
 from benchmarks.demo_report import how_to_go_on, report
 from benchmarks.demo_scores import to_json
 from benchmarks.interruption import ended_like_ctrl_c
+from benchmarks.progress import Bars
 from benchmarks.service_process import ServiceError
 from benchmarks.serving_cli import serving
 from contract.spec import SpecError
@@ -91,7 +88,7 @@ def demo(
             f"expected at least the service's {seeds}", param_hint="--baseline-seeds"
         )
     try:
-        with ended_like_ctrl_c(), _Bars(notes) as bars:
+        with ended_like_ctrl_c(), Bars(notes, TextColumn("purchases"), TimeElapsedColumn()) as bars:
             result = households.run(settings, bars)
     except (
         households.DemoError,
@@ -143,34 +140,3 @@ def _refuse_unwritable(notes: Console, json_file: Path | None, plot_file: Path) 
                 path.unlink()
         except OSError as error:
             _refuse(notes, error, BAD_INPUT)
-
-
-class _Bars:
-    """The demo's progress on standard error: a line for each thing done, a bar for each family."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:>8}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("purchases"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def status(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
-
-    def expect(self, stage: str, steps: int) -> None:
-        self._tasks[stage] = self._progress.add_task(stage, total=steps)
-
-    def advance(self, stage: str) -> None:
-        self._progress.advance(self._tasks[stage])

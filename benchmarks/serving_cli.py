@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
 from benchmarks import serving as benchmark
 from benchmarks.interruption import ended_like_ctrl_c
+from benchmarks.progress import Bars
 from benchmarks.service_process import ServiceError
 from benchmarks.serving_load import LoadError
 from benchmarks.serving_report import report, verdicts
@@ -75,7 +75,7 @@ def serving(
         _refuse_unwritable(json_file)
     out, notes = Console(), Console(stderr=True)
     try:
-        with ended_like_ctrl_c(), _Bars(notes) as bars:
+        with ended_like_ctrl_c(), Bars(notes, Elapsed(), Remaining(), refreshes_a_second=1) as bars:
             result = benchmark.run(settings, bars)
         result["command"] = shlex.join(["acclimate", *sys.argv[1:]])
         for part in report(result, parts):
@@ -139,35 +139,3 @@ def _rounded(figures: Any) -> Any:
     if isinstance(figures, list):
         return [_rounded(value) for value in figures]
     return figures
-
-
-class _Bars:
-    """The progress on standard error. It is drawn rarely: the client needs its core."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:>8}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Elapsed(),
-            Remaining(),
-            console=console,
-            refresh_per_second=1,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def status(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
-
-    def expect(self, stage: str, steps: int) -> None:
-        self._tasks[stage] = self._progress.add_task(stage, total=steps)
-
-    def advance(self, stage: str, steps: int = 1) -> None:
-        self._progress.advance(self._tasks[stage], steps)

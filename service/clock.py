@@ -25,3 +25,8 @@ def to_us(moment: datetime) -> int:
 def to_moment(at_us: int) -> datetime:
     """Microseconds since the epoch as a datetime in UTC, to the microsecond."""
     return _EPOCH + timedelta(microseconds=at_us)
+
+
+def to_moment_or_none(at_us: int | None) -> datetime | None:
+    """`to_moment` of what may not have happened."""
+    return None if at_us is None else to_moment(at_us)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection
 
 from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
-from service.clock import to_moment
+from service.clock import to_moment, to_moment_or_none
 from service.ledger.ledger import Ledger
 from service.ledger.records import Decision, Feedback, Head
 from service.ledger.scan import Place, Scope, place_of, read_decisions, read_scopes
@@ -231,7 +231,7 @@ def to_row(decision: Decision, came_of_it: Sequence[Feedback]) -> Row:
         "memory_position": made_from.position,
         "created_at": to_moment(decision.created_at_us),
         "expires_at": to_moment(decision.expires_at_us),
-        "activated_at": _moment(decision.activated_at_us),
+        "activated_at": to_moment_or_none(decision.activated_at_us),
         "reward": stands.folded_reward if stands else None,
         "reward_kind": stands.kind if stands else None,
         "episode_end": stands.folded_end if stands else None,
@@ -260,7 +260,7 @@ def _feedback(given: Feedback) -> Row:
         "generation": given.head.generation if given.head else None,
         "position": given.head.position if given.head else None,
         "folded_reward": given.folded_reward,
-        "occurred_at": _moment(given.occurred_at_us),
+        "occurred_at": to_moment_or_none(given.occurred_at_us),
         "received_at": to_moment(given.received_at_us),
     }
 
@@ -318,10 +318,6 @@ def _whole(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _moment(at_us: int | None) -> Any:
-    return None if at_us is None else to_moment(at_us)
 
 
 def _arrow_schema() -> Any:

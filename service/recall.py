@@ -128,8 +128,7 @@ class Recall:
             if newest is not None and known.head == _before(head):
                 folded = await self._fold(workflow, known, [newest], head)
                 reach("learn.folded")
-                if head.position % self._snapshot_every == 0:
-                    self.keep(workflow, key, folded)
+                self._keep_if_due(workflow, key, folded)
                 if await self._swap(workflow, key, stored.head if stored else None, folded):
                     reach("learn.stored")
                     return folded
@@ -223,8 +222,7 @@ class Recall:
             if not is_sound:
                 continue
             new = StoredMemory(workflow.with_rows(memory, actions), one.head)
-            if one.head.position % self._snapshot_every == 0:
-                self.keep(workflow, one.key, new)
+            self._keep_if_due(workflow, one.key, new)
             expected = stored.head if stored else None
             swaps.append((one.key, workflow.policy.identity, expected, new))
         swapped: Sequence[bool | MemoryUnavailableError]
@@ -384,6 +382,11 @@ class Recall:
             return StoredMemory(workflow.blank(), past.start)
         kept = decode(past.snapshot, workflow.policy.identity, account_name(key))
         return StoredMemory(kept.memory, past.start)
+
+    def _keep_if_due(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
+        """Keeps a memory every so many interactions."""
+        if stored.head.position % self._snapshot_every == 0:
+            self.keep(workflow, key, stored)
 
     def keep(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
         """Keeps a memory in the ledger, later: a bounded tail is then all that a replay reads."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
 
 from pydantic_core import to_json
 
@@ -15,7 +14,8 @@ from service.api.account_schemas import (
     ExportedGeneration,
     ExportedSnapshot,
 )
-from service.clock import to_moment
+from service.api.answers import feedback_record
+from service.clock import to_moment, to_moment_or_none
 from service.ledger.records import Account, Decision, Feedback, Generation, Snapshot
 from service.ledger.scan import (
     Scope,
@@ -118,27 +118,10 @@ def _decision(decision: Decision, came_of_it: list[Feedback]) -> ExportedDecisio
         memory_position=decision.head.position,
         created_at=to_moment(decision.created_at_us),
         expires_at=to_moment(decision.expires_at_us),
-        activated_at=_moment(decision.activated_at_us),
+        activated_at=to_moment_or_none(decision.activated_at_us),
         feedback=[_feedback(one) for one in came_of_it],
     )
 
 
 def _feedback(given: Feedback) -> ExportedFeedback:
-    return ExportedFeedback(
-        feedback_id=given.feedback_id or None,
-        kind=given.kind,
-        reward=given.reward,
-        outcome=given.outcome,
-        episode_end=given.episode_end,
-        late=given.late,
-        memory_generation=given.head.generation if given.head else None,
-        memory_position=given.head.position if given.head else None,
-        folded_reward=given.folded_reward,
-        folded_episode_end=given.folded_end,
-        occurred_at=_moment(given.occurred_at_us),
-        received_at=to_moment(given.received_at_us),
-    )
-
-
-def _moment(at_us: int | None) -> datetime | None:
-    return None if at_us is None else to_moment(at_us)
+    return ExportedFeedback(**dict(feedback_record(given)), folded_episode_end=given.folded_end)

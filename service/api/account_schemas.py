@@ -168,8 +168,6 @@ class ExportedSnapshot(BaseModel):
 class ExportedFeedback(FeedbackRecord):
     """One piece of feedback, and the interaction it made or revised."""
 
-    memory_generation: int | None
-    folded_reward: float | None
     folded_episode_end: bool | None
 
 

@@ -22,7 +22,7 @@ from service.api.problems import documented
 from service.api.routes import Running, account_record, served_workflow
 from service.api.schemas import ID, AccountRecord, PathId, Tenant
 from service.api.strict import StrictRoute
-from service.clock import to_moment
+from service.clock import to_moment, to_moment_or_none
 from service.ledger.records import (
     AccountKey,
     AccountUnknownError,
@@ -60,11 +60,10 @@ async def activate(
             lambda decision: service.catalog.spec(decision.key.workflow, decision.spec_version),
         )
     )
-    activated_at = active.activated_at_us
     return ActivationAnswer(
         decision_id=decision_id,
         mode=active.mode,
-        activated_at=None if activated_at is None else to_moment(activated_at),
+        activated_at=to_moment_or_none(active.activated_at_us),
         expires_at=to_moment(active.expires_at_us),
     )
 

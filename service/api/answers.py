@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import Response
@@ -11,11 +10,10 @@ from pydantic_core import to_json
 
 from service.api.schemas import FeedbackRecord, WorkflowRecord
 from service.catalog import Workflow
+from service.clock import to_moment, to_moment_or_none
 from service.learn import status
 from service.ledger.records import Decision, Feedback
 from service.ledger.settle import Recorded
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Json(Response):
@@ -47,8 +45,8 @@ def decision_answer(decision: Decision) -> dict[str, object]:
         "memory_generation": decision.head.generation,
         "limits": decision.limits,
         "mode": decision.mode,
-        "created_at": moment(decision.created_at_us),
-        "expires_at": moment(decision.expires_at_us) if decision.mode == "serve" else None,
+        "created_at": to_moment(decision.created_at_us),
+        "expires_at": to_moment(decision.expires_at_us) if decision.mode == "serve" else None,
     }
 
 
@@ -78,8 +76,8 @@ def feedback_record(given: Feedback) -> FeedbackRecord:
         memory_position=given.head.position if given.head else None,
         memory_generation=given.head.generation if given.head else None,
         folded_reward=given.folded_reward,
-        occurred_at=None if given.occurred_at_us is None else moment(given.occurred_at_us),
-        received_at=moment(given.received_at_us),
+        occurred_at=to_moment_or_none(given.occurred_at_us),
+        received_at=to_moment(given.received_at_us),
     )
 
 
@@ -95,8 +93,3 @@ def workflow_record(workflow: Workflow) -> WorkflowRecord:
         actions=list(spec.action_ids),
         spec=spec,
     )
-
-
-def moment(moment_us: int) -> datetime:
-    """Microseconds since the epoch as a time in UTC."""
-    return EPOCH + timedelta(microseconds=moment_us)

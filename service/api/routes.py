@@ -12,7 +12,6 @@ from service.api.answers import (
     decision_answer,
     feedback_answer,
     feedback_record,
-    moment,
     workflow_record,
 )
 from service.api.problems import NotFoundError, documented
@@ -29,7 +28,7 @@ from service.api.schemas import (
 )
 from service.api.strict import StrictRoute
 from service.catalog import Workflow
-from service.clock import to_us
+from service.clock import to_moment, to_moment_or_none, to_us
 from service.decide import DecisionRequest
 from service.learn import FeedbackRequest
 from service.ledger.records import Account, AccountKey, DecisionUnknownError, ErasedError
@@ -103,7 +102,7 @@ async def read_decision(
         context=decision.context,
         asked_for=decision.asked_for,
         draw=decision.draw,
-        activated_at=None if decision.activated_at_us is None else moment(decision.activated_at_us),
+        activated_at=to_moment_or_none(decision.activated_at_us),
         feedback=[feedback_record(one) for one in came_of_it],
         rederived=rederived_record(await service.rederiver.rederive(decision))
         if rederive
@@ -142,8 +141,8 @@ def account_record(account: Account, served: Workflow) -> AccountRecord:
         adapted_at=adaptation.adapted_at,
         recent_reward=sum(recent) / len(recent) if recent else None,
         target_reward=served.spec.adaptation.target,
-        created_at=moment(account.created_at_us),
-        updated_at=moment(account.updated_at_us),
+        created_at=to_moment(account.created_at_us),
+        updated_at=to_moment(account.updated_at_us),
     )
 
 
