@@ -1,19 +1,19 @@
 """Bandit algorithms under the field's names, over B accounts at once. Numpy only: never torch.
 
-An algorithm is one function of what an account has seen, `choose(history, rng)` → actions `[B]`;
-`play` runs one over known outcomes. No algorithm knows what an arm is: label 1 is label 1.
+An algorithm is one function of what an account has seen, `choose(history, rng)` → actions `[B]`.
+None knows what an arm is: label 1 is label 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from training.baselines.history import Actions, Algorithm, History, any_arm, largest
+
 Array = NDArray[Any]
-Actions = NDArray[np.int64]
 
 UCB1_EXPLORATION = 0.2
 """The c that serves `ucb1` best, of 0.1, 0.15, 0.2, 0.25, 0.3 and 1, on Bernoulli bandits with
@@ -21,67 +21,9 @@ n = 100 and k = 5 or 10 (tests/training/test_baselines.py compares them): an opp
 task, as in the tables of Duan et al. (2016)."""
 
 
-@dataclass
-class History:
-    """What B accounts have seen. Rewards are in [0, 1]."""
-
-    pulls: Array
-    """How often each arm was pulled, `[B, K]`."""
-    rewards: Array
-    """Sum of the rewards of each arm, `[B, K]`."""
-    last_action: Actions
-    """`[B]`; means nothing at position 0."""
-    last_reward: Array
-    """`[B]`."""
-    position: int = 0
-    """Interactions so far, the same for every account."""
-
-    @classmethod
-    def blank(cls, batch: int, k: int) -> History:
-        """B accounts that have seen nothing."""
-        return cls(
-            pulls=np.zeros((batch, k)),
-            rewards=np.zeros((batch, k)),
-            last_action=np.zeros(batch, np.int64),
-            last_reward=np.zeros(batch),
-        )
-
-    def observe(self, actions: Actions, rewards: Array) -> None:
-        """One interaction more in every account: actions `[B]`, rewards `[B]`."""
-        rows = np.arange(actions.size)
-        self.pulls[rows, actions] += 1
-        self.rewards[rows, actions] += rewards
-        self.last_action, self.last_reward = actions, np.asarray(rewards, np.float64)
-        self.position += 1
-
-
-class Algorithm(Protocol):
-    """A bandit algorithm."""
-
-    def __call__(self, history: History, rng: np.random.Generator) -> Actions:
-        """The next action of each account, `[B]`."""
-        ...
-
-
-def play(algorithm: Algorithm, outcomes: Array, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The rewards `[T, B]` that an algorithm earns where `outcomes` `[T, B, K]` are known.
-
-    Only the outcome of the arm pulled is shown to it.
-    """
-    steps, batch, k = outcomes.shape
-    history = History.blank(batch, k)
-    rows = np.arange(batch)
-    earned = np.empty((steps, batch))
-    for t in range(steps):
-        actions = algorithm(history, rng)
-        earned[t] = outcomes[t, rows, actions]
-        history.observe(actions, earned[t])
-    return earned
-
-
 def uniform(history: History, rng: np.random.Generator) -> Actions:
     """Any arm, equally likely."""
-    return _any_arm(history, rng)
+    return any_arm(history, rng)
 
 
 def win_stay(history: History, rng: np.random.Generator) -> Actions:
@@ -92,7 +34,7 @@ def win_stay(history: History, rng: np.random.Generator) -> Actions:
     """
     batch, k = history.pulls.shape
     if history.position == 0:
-        return _any_arm(history, rng)
+        return any_arm(history, rng)
     other = (history.last_action + rng.integers(1, k, size=batch)) % k
     return np.where(history.last_reward > 0.5, history.last_action, other)
 
@@ -118,7 +60,7 @@ def ucb1(c: float = UCB1_EXPLORATION) -> Algorithm:
     def choose(history: History, rng: np.random.Generator) -> Actions:
         pulls = history.pulls + 2
         mean = (history.rewards + 1) / pulls
-        return _largest(mean + c * np.sqrt(2 * np.log(history.position + 1) / pulls), rng)
+        return largest(mean + c * np.sqrt(2 * np.log(history.position + 1) / pulls), rng)
 
     return choose
 
@@ -130,7 +72,7 @@ def ucb1_classic(history: History, rng: np.random.Generator) -> Actions:
     """
     pulls = np.maximum(history.pulls, 1)
     bound = history.rewards / pulls + np.sqrt(2 * np.log(max(history.position, 1)) / pulls)
-    return _largest(np.where(history.pulls == 0, np.inf, bound), rng)
+    return largest(np.where(history.pulls == 0, np.inf, bound), rng)
 
 
 def thompson(alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0) -> Algorithm:
@@ -148,16 +90,3 @@ def thompson(alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0) -> Algorithm:
         return actions
 
     return choose
-
-
-def _any_arm(history: History, rng: np.random.Generator) -> Actions:
-    batch, k = history.pulls.shape
-    return rng.integers(k, size=(batch,))
-
-
-def _largest(scores: Array, rng: np.random.Generator) -> Actions:
-    """The index of each row's largest score, ties broken at random."""
-    tie_break = rng.random(scores.shape)
-    largest = scores == scores.max(axis=1, keepdims=True)
-    actions: Actions = np.where(largest, tie_break, -1.0).argmax(axis=1)
-    return actions
