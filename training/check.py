@@ -1,37 +1,55 @@
 """The fixed trials that a run is watched on: never trained on, the same at every look.
 
 Numpy only. A thousand drawn tasks are luckier or unluckier than the family they come from, so what
-is shown is always corrected by `luck`.
+is shown is always corrected by their luck.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from training.tasks.bandits import BernoulliBandits
+from training.tasks.task import Task
 
-PULLS = 100
-TRIALS = 1_000
-
-_ARMS = 5
 _SEED = 20_161_109
 
 
-def arms_played(action_range: tuple[int, int]) -> int:
-    """How many arms the trials have: 5, or as near as the policy allows."""
-    low, high = action_range
-    return min(max(_ARMS, low), high)
+@dataclass(frozen=True)
+class Look:
+    """Fixed trials with a name, such as `n=100, k=5`."""
 
-
-def fixed_trials(action_range: tuple[int, int]) -> tuple[BernoulliBandits, np.random.Generator]:
+    name: str
+    draw: Callable[[], tuple[Task, np.random.Generator]]
     """The trials, and the generator to play them with; the same at every call."""
-    rng = np.random.default_rng(_SEED)
-    return BernoulliBandits(TRIALS, arms_played(action_range), PULLS, rng), rng
+    luck: float
+    """What the best play earns on them above what it earns on average."""
+    reference: tuple[str, float] | None = None
+    """Who earns how much on average, to compare with."""
 
 
-def luck(action_range: tuple[int, int]) -> float:
-    """What always pulling the best arm earns here above what it earns on average, k / (k + 1)."""
-    bandits, _ = fixed_trials(action_range)
+_CELLS = ((100, 5, 1_000, 78.58), (10, 10, 1_000, 6.713), (100, 50, 200, 85.59))
+"""(n, k, trials, what finite-horizon Gittins earns)."""
+
+
+def bandit_looks(action_range: tuple[int, int]) -> list[Look]:
+    """The cells that the policy has the actions for, or one as near as it allows."""
+    low, high = action_range
+    cells = [cell for cell in _CELLS if low <= cell[1] <= high]
+    if cells:
+        return [_bandit_look(n, k, trials, ("Gittins", mean)) for n, k, trials, mean in cells]
+    n, k, trials, _ = _CELLS[0]
+    return [_bandit_look(n, min(max(k, low), high), trials, None)]
+
+
+def _bandit_look(n: int, k: int, trials: int, reference: tuple[str, float] | None) -> Look:
+    def draw() -> tuple[BernoulliBandits, np.random.Generator]:
+        rng = np.random.default_rng(_SEED)
+        return BernoulliBandits(trials, k, n, rng), rng
+
+    bandits, _ = draw()
     bandits.reset()
-    k = arms_played(action_range)
-    return float(PULLS * (bandits.means.max(1).mean() - k / (k + 1)))
+    luck = n * (bandits.means.max(1).mean() - k / (k + 1))
+    return Look(f"n={n}, k={k}", draw, float(luck), reference)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.curriculum import Curriculum, build_curriculum, settings_of
 from training.hyperparameters import Hyperparameters
 from training.policies.network import architecture, build
 from training.trpo import Learner, new_learner, refuse_not_finite_weights
 
-FORMAT = 1
+FORMAT = 2
 FILE = "checkpoint.pt"
 
 
@@ -27,7 +28,11 @@ class CheckpointError(RuntimeError):
 
 
 def save(
-    learner: Learner, run: dict[str, Any], hyperparameters: Hyperparameters, path: Path
+    learner: Learner,
+    run: dict[str, Any],
+    hyperparameters: Hyperparameters,
+    curriculum: Curriculum,
+    path: Path,
 ) -> None:
     """Writes beside `path`, then renames: a reader sees the old file or the new one.
 
@@ -39,6 +44,7 @@ def save(
         "format": FORMAT,
         "architecture": architecture(learner.policy),
         "hyperparameters": asdict(hyperparameters),
+        "curriculum": {"name": curriculum.name, "settings": settings_of(curriculum)},
         "run": run,
         "iteration": learner.iteration,
         "steps": learner.steps,
@@ -60,11 +66,12 @@ def save(
         partial.unlink(missing_ok=True)
 
 
-def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters]:
-    """The learner, the run and the hyperparameters of a checkpoint. Raises CheckpointError."""
+def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters, Curriculum]:
+    """The learner, the run, its hyperparameters and its curriculum. Raises CheckpointError."""
     state = read(path)
     try:
-        hyperparameters = Hyperparameters(**_tuples(state["hyperparameters"]))
+        hyperparameters = Hyperparameters(**state["hyperparameters"])
+        curriculum = build_curriculum(**state["curriculum"])
         name, sizes = state["architecture"]["name"], state["architecture"]["sizes"]
         learner = new_learner(
             build(name, sizes), build(name, sizes), seed=0, hyperparameters=hyperparameters
@@ -78,7 +85,7 @@ def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters]:
         learner.history = state["history"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its parts do not fit together: {error}") from error
-    return learner, state["run"], hyperparameters
+    return learner, state["run"], hyperparameters, curriculum
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -137,7 +144,3 @@ def _rng_of(state: dict[str, Any]) -> np.random.Generator:
         "uinteger": state["uinteger"],
     }
     return np.random.Generator(bits)
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

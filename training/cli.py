@@ -9,7 +9,7 @@ import importlib.util
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from training.check import PULLS, arms_played, luck
+from training.curriculum import BanditCurriculum, Curriculum, settings_of
 from training.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _POLICY_NAME = r"[a-z][a-z0-9-]*"
 train_app = typer.Typer(help="Meta-train a policy.", no_args_is_help=True)
 
 _DEFAULT = Hyperparameters()
+_FAMILY = BanditCurriculum()
 _notes = Console(stderr=True)
 
 
@@ -87,22 +88,22 @@ def bandits(
     width: Annotated[int, typer.Option(min=1, help="actionwise: width of the head.")] = 48,
     arms: Annotated[
         tuple[int, int], typer.Option(help="Fewest and most arms; gru: equal.")
-    ] = _DEFAULT.arms,
+    ] = _FAMILY.arms,
     pulls: Annotated[
         tuple[int, int], typer.Option(help="Fewest and most pulls a trial.")
-    ] = _DEFAULT.pulls,
+    ] = _FAMILY.pulls,
     choice_share: Annotated[
         float, typer.Option(help="Share of trials whose arm means sum to one (a choice).")
-    ] = _DEFAULT.choice_share,
+    ] = _FAMILY.choice_share,
     horizons: Annotated[
         int, typer.Option(help="Numbers of pulls drawn an iteration.")
-    ] = _DEFAULT.horizons,
+    ] = _FAMILY.horizons,
     groups: Annotated[
         int, typer.Option(help="Numbers of arms drawn for each number of pulls.")
-    ] = _DEFAULT.groups,
+    ] = _FAMILY.groups,
     steps_per_group: Annotated[
         int, typer.Option(help="Interactions played on each (pulls, arms).")
-    ] = _DEFAULT.steps_per_group,
+    ] = _FAMILY.steps_per_group,
     expected_rewards: Annotated[
         bool,
         typer.Option(
@@ -151,13 +152,15 @@ def bandits(
     out = out or Path("runs") / f"bandits-{network}-{seed}"
     path = out / FILE
     try:
-        wanted = Hyperparameters(
+        curriculum: Curriculum = BanditCurriculum(
             horizons=horizons,
             groups=groups,
             steps_per_group=steps_per_group,
             arms=arms,
             pulls=pulls,
             choice_share=choice_share,
+        )
+        wanted = Hyperparameters(
             expected_rewards=expected_rewards,
             discount=discount,
             gae_lambda=gae_lambda,
@@ -187,10 +190,10 @@ def bandits(
             sizes = {"shared": shared, "row": row, "width": width}
         policy, critic = build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
         if resume:
-            learner, record, kept = load(path)
+            learner, record, wanted, curriculum = load(path)
             refuse_other_architecture(path, learner, architecture(policy))
-            _refuse_other_settings(ctx, path, {"seed": record["seed"], **asdict(kept)})
-            wanted = kept
+            settings = asdict(wanted) | settings_of(curriculum)
+            _refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
         elif path.exists():
             raise ValueError(
                 f"{path} exists: add --resume to go on with it, or choose another --out"
@@ -211,7 +214,7 @@ def bandits(
     except OSError as error:
         _refuse(f"--out: {out} cannot be a directory: {error.strerror}")
     schedule = Schedule(iterations, minutes, check_every=check_every, save_every=save_every)
-    _train(learner, wanted, record, schedule, out, threads)
+    _train(learner, wanted, curriculum, record, schedule, out, threads)
 
 
 def export(
@@ -271,6 +274,7 @@ def export(
 def _train(
     learner: Learner,
     hyperparameters: Hyperparameters,
+    curriculum: Curriculum,
     record: dict[str, Any],
     schedule: Schedule,
     out: Path,
@@ -285,11 +289,20 @@ def _train(
     from training.trpo import TrainingDivergedError
 
     torch.set_num_threads(threads)
-    with _progress(schedule, learner.policy.action_range) as show, stop_on_signal() as stop:
+    looks = curriculum.looks(learner.policy.action_range)
+    watched = [look.name for look in looks]
+    with _progress(schedule, watched) as show, stop_on_signal() as stop:
         show({"iteration": learner.iteration, "seconds": record["seconds"]})
         try:
             finished = run(
-                learner, hyperparameters, record, schedule, out / FILE, stop, on_iteration=show
+                learner,
+                hyperparameters,
+                curriculum,
+                record,
+                schedule,
+                out / FILE,
+                stop,
+                on_iteration=show,
             )
         except TrainingDivergedError as error:
             _say(f"[red]training stopped:[/red] {escape(f'{error}; {_left(out / FILE)}')}")
@@ -298,7 +311,7 @@ def _train(
             _say(escape(f"stopped at once; {_left(out / FILE)}"))
             raise
     if learner.history:
-        plot_history(learner.history, learner.policy.action_range, out / "curve.png")
+        plot_history(learner.history, looks, out / "curve.png")
     if finished:
         _notes.print(f"done: {learner.iteration} iterations, {learner.steps:,} interactions")
         _notes.print(f"next: acclimate export {out} policies/NAME/VERSION", soft_wrap=True)
@@ -312,10 +325,9 @@ def _train(
 
 @contextmanager
 def _progress(
-    schedule: Schedule, action_range: tuple[int, int]
+    schedule: Schedule, watched: Sequence[str]
 ) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A progress bar on a terminal, a line now and then in a log."""
-    lucky, k = luck(action_range), arms_played(action_range)
+    """A progress bar on a terminal, a line now and then in a log; `watched` are names of looks."""
     total = schedule.iterations or 60.0 * (schedule.minutes or 0.0)
     bar = Progress(
         TextColumn("iteration {task.fields[iteration]}"),
@@ -327,17 +339,16 @@ def _progress(
         disable=not _notes.is_terminal,
     )
     task = bar.add_task("", total=total, iteration=0, figures="")
-    last_check = float("nan")
+    seen = dict.fromkeys(watched, float("nan"))
 
     def show(entry: dict[str, float]) -> None:
-        nonlocal last_check
-        if "check_reward" in entry:
-            last_check = entry["check_reward"] - lucky
+        looked = [name for name in watched if name in entry]
+        seen.update({name: entry[name] for name in looked})
         figures = f"gap closed {entry.get('gap_closed', float('nan')):.3f}"
-        figures += f"  reward at n={PULLS}, k={k} {last_check:.2f}"
+        figures += "".join(f"  {name}: {reward:.2f}" for name, reward in seen.items())
         done = entry["iteration"] if schedule.iterations else entry["seconds"]
         bar.update(task, completed=done, iteration=int(entry["iteration"]), figures=figures)
-        if bar.disable and "check_reward" in entry:
+        if bar.disable and looked:
             print(
                 f"iteration {int(entry['iteration'])}  {figures}  "
                 f"{int(entry['steps']):,} interactions  {entry['seconds']:.0f} s",

@@ -11,36 +11,35 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.check import PULLS, TRIALS, arms_played, luck
+from training.check import Look
 
 Array = NDArray[Any]
 
-_GITTINS, _THOMPSON = 78.58, 74.7
-"""What they earn at n = 100, k = 5, on average over tasks."""
 
+def plot_history(history: Sequence[dict[str, float]], looks: Sequence[Look], path: Path) -> None:
+    """The learning curve as a PNG: reward on the fixed trials less their luck, gap closed.
 
-def plot_history(
-    history: Sequence[dict[str, float]], action_range: tuple[int, int], path: Path
-) -> None:
-    """The learning curve as a PNG: reward on the fixed trials less their luck, gap closed."""
-    lucky, k = luck(action_range), arms_played(action_range)
+    Fixed trials with a reference are shown as shares of what it earns, so that cells of very
+    different size stand on one axis; without one, as reward.
+    """
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    checked = [entry for entry in history if "check_reward" in entry]
-    left.plot(
-        [entry["steps"] / 1e6 for entry in checked],
-        [entry["check_reward"] - lucky for entry in checked],
-        color="tab:blue",
-    )
-    if (PULLS, k) == (100, 5):
-        left.axhline(_GITTINS, color="tab:green", ls="--", lw=1, label="finite-horizon Gittins")
-        left.axhline(_THOMPSON, color="tab:orange", ls="--", lw=1, label="Thompson sampling")
-        left.legend(loc="lower right")
-    left.set(
-        xlabel="interactions, millions",
-        ylabel="reward of a trial",
-        title=f"n = {PULLS}, k = {k}, means uniform(0, 1), {TRIALS:,} fixed trials",
-    )
+    compared = [look for look in looks if look.reference] or list(looks[:1])
+    unit = "reward of a trial"
+    lowest = 100.0
+    for look in compared:
+        checked = [entry for entry in history if look.name in entry]
+        earned = np.array([entry[look.name] for entry in checked])
+        if look.reference:
+            unit = f"reward of a trial, % of {look.reference[0]}'s"
+            earned = 100.0 * earned / look.reference[1]
+            lowest = min([lowest, *earned[earned.size // 3 :]])
+        left.plot([entry["steps"] / 1e6 for entry in checked], earned, label=look.name, lw=1)
+    if compared[0].reference:
+        left.axhline(100.0, color="black", ls="--", lw=1)
+        left.set_ylim(lowest - 1.0, 101.0)
+    left.legend(loc="lower right")
+    left.set(xlabel="interactions, millions", ylabel=unit, title="fixed trials, luck taken off")
     right.plot(
         [entry["steps"] / 1e6 for entry in history],
         [entry["gap_closed"] for entry in history],

@@ -70,7 +70,7 @@ def export_bundle(
 
     if out.exists() and not replace:
         raise ExportError(f"{out} exists; a bundle is replaced only when asked to (--force)")
-    learner, record, hyperparameters = checkpoints.load(checkpoint)
+    learner, record, hyperparameters, curriculum = checkpoints.load(checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -86,7 +86,16 @@ def export_bundle(
         )
         if evaluation_trials:
             on_evaluation()
-        write_report(partial, manifest, learner, record, hyperparameters, note, evaluation_trials)
+        write_report(
+            partial,
+            manifest,
+            learner,
+            record,
+            hyperparameters,
+            curriculum,
+            note,
+            evaluation_trials,
+        )
         partial.chmod(0o755)
         _put_in_place(partial, out)
     finally:

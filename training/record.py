@@ -28,6 +28,9 @@ class Record:
     """`[B, K, F]`: constant within a trial."""
     action_mask: Tensor
     """bool `[B, K]`: constant within a trial."""
+    known: Tensor | None = None
+    """int64 `[T]`: how many interactions had been learned before decision t, at most t. None: all
+    of them, always."""
 
     @property
     def steps(self) -> int:
@@ -49,4 +52,14 @@ class Record:
             self.context[:, trials],
             self.action_features[trials],
             self.action_mask[trials],
+            self.known,
         )
+
+    def learned(self, times: Tensor | None = None) -> Tensor | None:
+        """At which position of the memory the decisions at `times` were made, int64 `[T']`.
+
+        None: at every step's own, in order.
+        """
+        if self.known is None:
+            return times
+        return self.known if times is None else self.known[times]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from contract.bundle import Manifest
 from contract.policy import OnnxPolicy
 from training.baselines import Algorithm, History
+from training.curriculum import Curriculum, settings_of
 from training.curves import plot_history, plot_within_trial
 from training.evaluate import BASELINES, Cell, evaluate_bandits, recurrent
 from training.hyperparameters import Hyperparameters
@@ -44,6 +45,7 @@ def write_report(
     learner: Learner,
     record: dict[str, Any],
     hyperparameters: Hyperparameters,
+    curriculum: Curriculum,
     note: str,
     evaluation_trials: int,
 ) -> None:
@@ -51,7 +53,8 @@ def write_report(
     policy = OnnxPolicy.load(directory)
     cells = evaluate(policy, evaluation_trials) if evaluation_trials else []
     if learner.history:
-        plot_history(learner.history, learner.policy.action_range, directory / "curve.png")
+        looks = curriculum.looks(learner.policy.action_range)
+        plot_history(learner.history, looks, directory / "curve.png")
     if cells:
         plot_within_trial(
             within_trial(policy, *WITHIN_TRIAL),
@@ -64,7 +67,7 @@ def write_report(
         "## Learning curve\n\n![learning curve](curve.png)" if learner.history else "",
         _evaluation(manifest, cells, evaluation_trials) if cells else "",
         f"## What was tried\n\n{note.strip()}" if note.strip() else "",
-        _hyperparameters(hyperparameters),
+        _hyperparameters(settings_of(curriculum) | asdict(hyperparameters)),
     ]
     text = "\n\n".join(part for part in parts if part)
     (directory / "report.md").write_text(text + "\n", encoding="utf-8")
@@ -168,8 +171,8 @@ def _evaluation(manifest: Manifest, cells: list[tuple[Cell, Cell, int]], trials:
     return "\n".join(lines)
 
 
-def _hyperparameters(hyperparameters: Hyperparameters) -> str:
-    rows = "\n".join(f"| {key} | {value} |" for key, value in asdict(hyperparameters).items())
+def _hyperparameters(settings: dict[str, Any]) -> str:
+    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
     return f"## Hyperparameters\n\n| | |\n|---|---|\n{rows}"
 
 

@@ -1,6 +1,7 @@
-"""Whole trials of bandits played by a network, many at once. It never changes a weight.
+"""Whole trials played by a network, many at once. It never changes a weight, or knows a family.
 
-The step is the service's: decide from the memory, draw by `contract.draw.sample`, learn.
+The step is the service's: decide from the memory, draw by `contract.draw.sample`, learn what has
+been fed back by then.
 """
 
 from __future__ import annotations
@@ -10,78 +11,99 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from contract.draw import sample
 from contract.encode import encode_reward, horizon_left
 from training.policies.network import Network
 from training.record import Record
-from training.tasks.bandits import BernoulliBandits
+from training.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Played:
-    """B finished trials of n pulls."""
+    """B finished trials of T steps."""
 
     record: Record
     reward: NDArray[np.float32]
     """Raw, `[T, B]`."""
     expected: NDArray[np.float64]
-    """The mean of the arm pulled, `[T, B]`: known to the simulator alone."""
+    """The mean of the action played, `[T, B]`: known to the simulator alone."""
     best: NDArray[np.float64]
-    """The best arm's mean at that step, `[T, B]`."""
+    """What the best play earns at that step, `[T, B]`."""
     random: NDArray[np.float64]
-    """The mean over the arms at that step, `[T, B]`."""
+    """What random play earns at that step, `[T, B]`."""
+    reward_range: tuple[float, float] = (0.0, 1.0)
+    """The range that rewards are declared in."""
 
     @property
     def gap_closed(self) -> float:
-        """Share of the gap between random play and always the best arm that was closed."""
+        """Share of the gap between random play and always the best that was closed."""
         floor, ceiling = self.random.mean(), self.best.mean()
         return float((self.expected.mean() - floor) / (ceiling - floor))
 
+    def encoded(self, reward: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Mean rewards of any shape in [−1, 1], by the range that rewards are declared in."""
+        return encode_reward(reward, *self.reward_range)
+
 
 @torch.no_grad()
-def play(
-    network: Network, bandits: BernoulliBandits, rng: np.random.Generator, greedy: bool = False
-) -> Played:
-    """New trials on `bandits`, from the blank memory to the last pull."""
-    B, K, T = bandits.num_envs, bandits.k, bandits.n
-    observation, _ = bandits.reset()
+def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = False) -> Played:
+    """New trials on `task`, from the blank memory to the last step."""
+    B, K, T = task.num_envs, task.actions, task.steps
+    context, _ = task.reset()
     shared, rows = network.blank(B, K)
     mask, features = torch.ones(B, K, dtype=torch.bool), torch.zeros(B, K, 0)
-    horizon = torch.from_numpy(horizon_left(np.arange(T), T))[:, None].expand(T, B, 2)
-    actions, rewards, ends = [], [], []
-    expected, best, random = [], [], []
+    known = task.known
+    horizon = torch.from_numpy(horizon_left(known, T))[:, None].expand(T, B, 2)
+    contexts: list[Tensor] = []
+    actions: list[Tensor] = []
+    shown: list[Tensor] = []
+    ends: list[Tensor] = []
+    rewards, expected, best, random = [], [], [], []
+    learned = 0
     for t in range(T):
-        context = torch.from_numpy(observation)
-        probabilities, _ = network.decide(shared, rows, context, mask, horizon[t], features)
+        while learned < known[t]:
+            shared, rows = network.learn(
+                shared,
+                rows,
+                contexts[learned],
+                actions[learned],
+                shown[learned],
+                ends[learned],
+                features,
+            )
+            learned += 1
+        contexts.append(torch.from_numpy(context))
+        probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
         if greedy:
             action = probabilities.numpy().argmax(1)
         else:
             action = sample(probabilities.numpy(), rng.random(B))
-        expected.append(bandits.means[np.arange(B), action])
-        best.append(bandits.means.max(1))
-        random.append(bandits.means.mean(1))
-        observation, reward, terminated, _, _ = bandits.step(action)
-        shared, rows = network.learn(
-            shared,
-            rows,
-            context,
-            torch.from_numpy(action),
-            torch.from_numpy(encode_reward(reward, 0.0, 1.0)),
-            torch.from_numpy(terminated.astype(np.float32)),
-            features,
-        )
-        actions.append(action)
+        expected.append(task.expected(action))
+        floor, ceiling = task.bounds()
+        random.append(floor)
+        best.append(ceiling)
+        context, reward, terminated, truncated, _ = task.step(action)
+        actions.append(torch.from_numpy(action))
         rewards.append(reward)
-        ends.append(terminated)
-    reward = np.stack(rewards)
+        shown.append(torch.from_numpy(task.shown(reward)))
+        ends.append(torch.from_numpy((terminated | truncated).astype(np.float32)))
     record = Record(
-        action=torch.from_numpy(np.stack(actions)),
-        reward=torch.from_numpy(encode_reward(reward, 0.0, 1.0)),
-        done=torch.from_numpy(np.stack(ends)).float(),
+        action=torch.stack(actions),
+        reward=torch.stack(shown),
+        done=torch.stack(ends),
         horizon_left=horizon,
-        context=torch.zeros(T, B, 0),
+        context=torch.stack(contexts),
         action_features=features,
         action_mask=mask,
+        known=None if np.array_equal(known, np.arange(T)) else torch.from_numpy(known),
     )
-    return Played(record, reward, np.stack(expected), np.stack(best), np.stack(random))
+    return Played(
+        record,
+        np.stack(rewards),
+        np.stack(expected),
+        np.stack(best),
+        np.stack(random),
+        task.reward_range,
+    )

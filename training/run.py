@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from training import checkpoints
-from training.check import fixed_trials
+from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Network
 from training.rollout import play
@@ -86,6 +86,7 @@ def stop_on_signal() -> Iterator[Stop]:
 def run(
     learner: Learner,
     hyperparameters: Hyperparameters,
+    curriculum: Curriculum,
     record: dict[str, Any],
     schedule: Schedule,
     path: Path,
@@ -99,16 +100,16 @@ def run(
     """
     while not stop.by and not schedule.done(learner, record["seconds"]):
         started = time.monotonic()
-        entry = iterate(learner, hyperparameters)
+        entry = iterate(learner, hyperparameters, curriculum)
         if learner.iteration % schedule.check_every == 0:
-            entry["check_reward"] = check_reward(learner.policy)
+            entry |= look(learner.policy, curriculum)
         learner.history.append(entry)
         record["seconds"] += time.monotonic() - started
         record["command"] = reproducing(record["command"], learner.iteration)
         if learner.iteration % schedule.save_every == 0:
-            checkpoints.save(learner, record, hyperparameters, path)
+            checkpoints.save(learner, record, hyperparameters, curriculum, path)
         on_iteration({**entry, "seconds": record["seconds"]})
-    checkpoints.save(learner, record, hyperparameters, path)
+    checkpoints.save(learner, record, hyperparameters, curriculum, path)
     return schedule.done(learner, record["seconds"])
 
 
@@ -150,7 +151,10 @@ def _silence(streams: list[int]) -> None:
     os.close(nowhere)
 
 
-def check_reward(policy: Network) -> float:
-    """Mean expected reward of the fixed trials, luck included; changes nothing."""
-    bandits, rng = fixed_trials(policy.action_range)
-    return float(play(policy, bandits, rng).expected.sum(0).mean())
+def look(policy: Network, curriculum: Curriculum) -> dict[str, float]:
+    """Mean expected reward of a trial less luck, by look; changes nothing."""
+    seen = {}
+    for one in curriculum.looks(policy.action_range):
+        task, rng = one.draw()
+        seen[one.name] = float(play(policy, task, rng).expected.sum(0).mean()) - one.luck
+    return seen

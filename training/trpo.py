@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Network
 from training.record import Record
 from training.rollout import Played, play
-from training.tasks.bandits import BernoulliBandits
 from training.trust_region import FisherProduct, flatten, natural_step, unflatten
 
 
@@ -68,15 +68,18 @@ class Group:
 
 
 Batch = list[Group]
-"""Families with the same number of pulls, which pass through time together."""
+"""Families with the same number of steps, which pass through time together."""
 
 
-def iterate(learner: Learner, hyperparameters: Hyperparameters) -> dict[str, float]:
+def iterate(
+    learner: Learner, hyperparameters: Hyperparameters, curriculum: Curriculum
+) -> dict[str, float]:
     """One iteration. Returns what the learning curve keeps of it."""
     h = hyperparameters
     iteration = learner.iteration + 1
     batches = [
-        prepare(learner.critic, played, h) for played in collect(learner.policy, learner.rng, h)
+        prepare(learner.critic, played, h)
+        for played in collect(learner.policy, learner.rng, curriculum, iteration)
     ]
     improved = improve_policy(learner.policy, batches, learner.rng, h, iteration)
     critic_error = fit_critic(learner, batches, h)
@@ -95,18 +98,13 @@ def iterate(learner: Learner, hyperparameters: Hyperparameters) -> dict[str, flo
     }
 
 
-def collect(policy: Network, rng: np.random.Generator, h: Hyperparameters) -> list[list[Played]]:
-    """Trials of `horizons` × `groups` families, each of its own shape."""
-    batches = []
-    for _ in range(h.horizons):
-        n = log_uniform(rng, h.pulls)
-        trials = max(2, round(h.steps_per_group / n))
-        families = [
-            BernoulliBandits(trials, log_uniform(rng, h.arms), n, rng, h.choice_share)
-            for _ in range(h.groups)
-        ]
-        batches.append([play(policy, bandits, rng) for bandits in families])
-    return batches
+def collect(
+    policy: Network, rng: np.random.Generator, curriculum: Curriculum, iteration: int
+) -> list[list[Played]]:
+    """The trials of one iteration, a list a batch."""
+    return [
+        [play(policy, task, rng) for task in tasks] for tasks in curriculum.batches(rng, iteration)
+    ]
 
 
 def prepare(critic: Network, played: list[Played], h: Hyperparameters) -> Batch:
@@ -238,7 +236,7 @@ def fit_value(learner: Learner, batches: list[Batch]) -> float:
             pools = learner.policy.pools(records, times)
         for pool, group in zip(pools, batch, strict=True):
             to_go = np.cumsum(group.played.expected[::-1], 0)[::-1] / left
-            target = torch.from_numpy(2.0 * to_go - 1.0).float()[times]
+            target = torch.from_numpy(group.played.encoded(to_go))[times]
             loss = (learner.policy.value_of(pool) - target).square().mean()
             parameters = learner.policy.value_parameters()
             _descend(loss, learner.value_optimiser, parameters, "value head", learner.iteration + 1)
@@ -336,13 +334,6 @@ def _shuffled_parts(
         split = np.array_split(order, min(parts, order.size))
         pairs.extend((batch, torch.from_numpy(part)) for part in split)
     return [pairs[i] for i in rng.permutation(len(pairs))]
-
-
-def log_uniform(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
-    """An integer, log-uniform over the closed range."""
-    low, high = bounds
-    drawn = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
-    return min(max(drawn, low), high)
 
 
 def refuse_not_finite_weights(learner: Learner, iteration: int) -> None:

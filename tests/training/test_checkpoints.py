@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.trials import TINY, tiny_learner
+from tests.training.trials import TINY, TINY_BANDITS, tiny_learner
 from training import checkpoints
 from training.checkpoints import CheckpointError, load, refuse_other_architecture, save
 from training.policies.network import architecture, build
@@ -37,7 +37,7 @@ TRAIN = [
 def go(learner: Learner, path: Path, iterations: int, stop: Stop | None = None) -> dict[str, Any]:
     record: dict[str, Any] = {"seed": 1, "command": "a test", "seconds": 0.0, "task": "bandits"}
     schedule = Schedule(iterations=iterations, check_every=2, save_every=2)
-    run(learner, TINY, record, schedule, path, stop or Stop(), on_iteration=lambda _: None)
+    run(learner, TINY, TINY_BANDITS, record, schedule, path, stop or Stop(), lambda _: None)
     return record
 
 
@@ -50,8 +50,9 @@ def test_a_resumed_run_continues_its_curve_exactly(tmp_path: Path) -> None:
     go(whole, tmp_path / "whole.pt", 6)
     halves = tiny_learner()
     go(halves, tmp_path / "halves.pt", 3)
-    halves, record, hyperparameters = load(tmp_path / "halves.pt")
+    halves, record, hyperparameters, curriculum = load(tmp_path / "halves.pt")
     assert hyperparameters == TINY
+    assert curriculum == TINY_BANDITS
     assert record["command"] == "a test --iterations 3"
     go(halves, tmp_path / "halves.pt", 6)
     assert halves.history == whole.history
@@ -139,7 +140,7 @@ def test_a_run_killed_twice_ends_within_its_iteration_and_leaves_a_whole_checkpo
     record = load(path)[1]
     schedule = Schedule(iterations=9, save_every=9)
     with stop_on_signal() as stop, pytest.raises(SystemExit):
-        run(learner, TINY, record, schedule, path, stop, on_iteration=twice)
+        run(learner, TINY, TINY_BANDITS, record, schedule, path, stop, twice)
     assert learner.iteration == 3
     assert path.read_bytes() == kept
 
@@ -195,7 +196,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     go(tiny_learner(), path, 1)
-    learner, _, _ = load(path)
+    learner = load(path)[0]
     wanted = architecture(build("actionwise", {"shared": 6}))
     with pytest.raises(CheckpointError, match=r"shared 5.*shared 6.*was asked for"):
         refuse_other_architecture(path, learner, wanted)
@@ -214,6 +215,6 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_old_one(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
-        save(learner, record, TINY, path)
+        save(learner, record, TINY, TINY_BANDITS, path)
     assert path.read_bytes() == kept
     assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]

@@ -17,7 +17,7 @@ from contract.draw import sample
 from contract.encode import horizon_left
 from contract.policy import Memory, OnnxPolicy, verify_parity
 from tests.training.test_checkpoints import go
-from tests.training.trials import SMALL, TINY, shake, tiny_learner
+from tests.training.trials import SMALL, TINY, TINY_BANDITS, shake, tiny_learner
 from training import export, graphs, report
 from training.checkpoints import save
 from training.export import ExportError, export_bundle, write_graphs
@@ -213,7 +213,7 @@ def test_a_bundle_claims_the_versions_it_was_trained_with_where_they_were_record
     assert old.provenance.versions == export.versions()
     trained = machine(threads=1)
     trained["versions"] |= {"torch": "0.0.1", "python": "3.0"}
-    save(learner, {**record, "machine": trained}, TINY, checkpoint)
+    save(learner, {**record, "machine": trained}, TINY, TINY_BANDITS, checkpoint)
     new = export_bundle(checkpoint, tmp_path / "p" / "2", name="x", version=2, evaluation_trials=0)
     assert new.provenance.versions == export.versions() | {"torch": "0.0.1", "python": "3.0"}
     assert new.sha256["decide.onnx"] == old.sha256["decide.onnx"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,6 +85,17 @@ def test_some_steps_of_a_record_are_the_same_as_those_steps_of_all(make: type) -
     times = torch.tensor([5, 0, 3])
     torch.testing.assert_close(network.logits([one], times)[0], network.logits([one])[0][times])
     torch.testing.assert_close(network.pools([one], times)[0], network.pools([one])[0][times])
+
+
+@NETWORKS
+def test_a_record_of_delayed_feedback_is_the_same_as_step_by_step(make: type) -> None:
+    network = make()
+    one = replace(fitting(network), known=torch.tensor([0, 0, 0, 2, 3, 3, 5]))
+    slow = torch.stack(step_by_step(network, one)[0])
+    torch.testing.assert_close(torch.softmax(network.logits([one])[0], -1), slow, atol=1e-6, rtol=0)
+    times = torch.tensor([6, 1, 3])
+    some = torch.softmax(network.logits([one], times)[0], -1)
+    torch.testing.assert_close(some, slow[times], atol=1e-6, rtol=0)
 
 
 def test_records_with_other_numbers_of_actions_do_not_disturb_each_other() -> None:

@@ -132,7 +132,7 @@ def test_the_recorded_command_reproduces_a_resumed_run(tmp_path: Path) -> None:
     whole = ["train", "bandits", "--out", out, *TINY]
     assert acclimate(*whole)[0] == 0
     assert acclimate(*whole, "--iterations", "2", "--resume")[0] == 0
-    learner, record, _ = load(tmp_path / "run" / FILE)
+    learner, record, _, _ = load(tmp_path / "run" / FILE)
     command = shlex.split(record["command"])
     assert command.count("--iterations") == 1
     assert command[command.index("--iterations") + 1] == "2"

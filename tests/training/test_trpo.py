@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from tests.training.trials import TINY, shake, tiny_learner
-from training.check import fixed_trials, luck
+from tests.training.trials import TINY, TINY_BANDITS, shake, step_by_step, tiny_learner
+from training.check import bandit_looks
+from training.curriculum import BanditCurriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.network import build
 from training.rollout import Played, play
-from training.run import check_reward
+from training.run import look
 from training.tasks.bandits import BernoulliBandits
 from training.trpo import (
     TrainingDivergedError,
@@ -56,44 +58,71 @@ def test_divergence_and_entropy_survive_impossible_actions() -> None:
 def test_a_step_stays_inside_the_region_and_improves_the_surrogate() -> None:
     learner = tiny_learner()
     for _ in range(5):
-        entry = iterate(learner, TINY)
+        entry = iterate(learner, TINY, TINY_BANDITS)
         assert 0 <= entry["divergence"] <= TINY.radius
         assert entry["improvement"] >= 0
         assert (entry["scale"] > 0) == (entry["improvement"] > 0)
 
 
 def test_a_few_iterations_learn_to_prefer_what_pays() -> None:
-    h = replace(TINY, steps_per_group=1_500, arms=(5, 5), pulls=(20, 20), radius=0.03)
+    h = replace(TINY, radius=0.03)
+    family = replace(TINY_BANDITS, steps_per_group=1_500, arms=(5, 5), pulls=(20, 20))
     sizes = {"shared": 8, "row": 8, "width": 16}
     learner = new_learner(build("actionwise", sizes), build("actionwise", sizes, 1), 1, h)
-    before = check_reward(learner.policy)
+    before = look(learner.policy, family)["n=100, k=5"]
     for _ in range(8):
-        iterate(learner, h)
-    assert check_reward(learner.policy) > before + 5
+        iterate(learner, h, family)
+    assert look(learner.policy, family)["n=100, k=5"] > before + 5
 
 
 def test_the_fixed_trials_are_the_same_at_every_look_and_their_luck_is_known() -> None:
-    first, second = fixed_trials((2, 50))[0], fixed_trials((2, 50))[0]
+    look = bandit_looks((2, 50))[0]
+    first, second = look.draw()[0], look.draw()[0]
+    assert isinstance(first, BernoulliBandits) and isinstance(second, BernoulliBandits)
     first.reset()
     second.reset()
     np.testing.assert_array_equal(first.means, second.means)
     assert first.means.shape == (1_000, 5)
     best = 100 * first.means.max(1).mean()
-    assert best - luck((2, 50)) == pytest.approx(100 * 5 / 6)
-    assert fixed_trials((3, 3))[0].k == 3
+    assert best - look.luck == pytest.approx(100 * 5 / 6)
+    assert [one.name for one in bandit_looks((3, 3))] == ["n=100, k=3"]
 
 
 def test_the_flat_network_trains_by_the_same_iteration() -> None:
-    h = replace(TINY, arms=(3, 3))
+    family = replace(TINY_BANDITS, arms=(3, 3))
     sizes = {"actions": 3, "hidden": 8}
-    learner = new_learner(build("gru", sizes), build("gru", sizes, 1), 1, h)
+    learner = new_learner(build("gru", sizes), build("gru", sizes, 1), 1, TINY)
     first = [p.detach().clone() for p in learner.policy.parameters()]
-    entry = iterate(learner, h)
-    assert entry["divergence"] <= h.radius
+    entry = iterate(learner, TINY, family)
+    assert entry["divergence"] <= TINY.radius
     changed = [
         not torch.equal(p, q) for p, q in zip(first, learner.policy.parameters(), strict=True)
     ]
     assert all(changed)
+
+
+class Delayed(BernoulliBandits):
+    """Feedback comes two pulls late."""
+
+    @property
+    def known(self) -> NDArray[np.int64]:
+        return np.maximum(np.arange(self.n) - 2, 0)
+
+
+def test_trials_of_delayed_feedback_are_played_as_they_are_recorded() -> None:
+    learner = tiny_learner()
+    shake(learner.policy)
+    rng = np.random.default_rng(0)
+    record = play(learner.policy, Delayed(5, 3, 8, rng), rng).record
+    assert record.known is not None
+    slow = torch.stack(step_by_step(learner.policy, record)[0])
+    with torch.no_grad():
+        at_once = torch.softmax(learner.policy.logits([record])[0], -1)
+    torch.testing.assert_close(at_once, slow, atol=1e-6, rtol=0)
+    assert float(record.horizon_left[2, 0, 0]) == 1.0
+    assert float(record.horizon_left[7, 0, 0]) == pytest.approx(1 - 5 / 8)
+    for t in range(3):
+        torch.testing.assert_close(slow[t], slow[0])
 
 
 def test_without_the_oracle_returns_are_made_of_coins_alone() -> None:
@@ -151,13 +180,29 @@ def test_a_gradient_that_is_not_finite_stops_training_and_says_where_it_comes_fr
     network: str, weight: str, cause: str
 ) -> None:
     learner = tiny_learner()
-    iterate(learner, TINY)
+    iterate(learner, TINY, TINY_BANDITS)
     broken = learner.policy if network == "policy" else learner.critic
     with torch.no_grad():
         dict(broken.named_parameters())[weight].fill_(torch.nan)
     with pytest.raises(TrainingDivergedError, match=f"iteration 2: .*{cause}"):
-        iterate(learner, TINY)
+        iterate(learner, TINY, TINY_BANDITS)
     assert learner.iteration == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("gae_lambda", {"gae_lambda": 0.0}),
+        ("radius", {"radius": 0.0}),
+        ("damping", {"damping": float("nan")}),
+        ("fisher_trials", {"fisher_trials": 1.2}),
+    ],
+)
+def test_hyperparameters_that_cannot_be_are_refused_by_name(
+    field: str, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: expected"):
+        Hyperparameters(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -167,15 +212,22 @@ def test_a_gradient_that_is_not_finite_stops_training_and_says_where_it_comes_fr
         ("arms", {"arms": (9, 5)}),
         ("pulls", {"pulls": (0, 5)}),
         ("choice_share", {"choice_share": -0.1}),
-        ("gae_lambda", {"gae_lambda": 0.0}),
-        ("radius", {"radius": 0.0}),
-        ("damping", {"damping": float("nan")}),
         ("groups", {"groups": 0}),
-        ("fisher_trials", {"fisher_trials": 1.2}),
     ],
 )
-def test_hyperparameters_that_cannot_be_are_refused_by_name(
-    field: str, wrong: dict[str, Any]
-) -> None:
+def test_a_curriculum_that_cannot_be_is_refused_by_name(field: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{field}: expected"):
-        Hyperparameters(**wrong)
+        BanditCurriculum(**wrong)
+
+
+def test_three_iterations_give_what_they_have_always_given() -> None:
+    learner = tiny_learner()
+    found = [iterate(learner, TINY, TINY_BANDITS) for _ in range(3)]
+    assert [entry["steps"] for entry in found] == [240, 480, 720]
+    for key, always in {
+        "gap_closed": [-0.07995524190943651, -0.012286594100095964, -0.06506625163270299],
+        "critic_error": [1.8369946219027042, 1.354602912440896, 1.4594761990010738],
+        "value_error": [0.3964558020234108, 0.29053567722439766, 0.36333662271499634],
+        "divergence": [0.009057373623363674, 0.0036331311566755176, 0.005843739374540746],
+    }.items():
+        assert [entry[key] for entry in found] == pytest.approx(always, rel=1e-3), key

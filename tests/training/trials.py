@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from training.curriculum import BanditCurriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.actionwise import Actionwise
 from training.policies.network import Network, build
@@ -46,10 +47,11 @@ def shake(network: Network, seed: int = 0, scale: float = 0.3) -> None:
 def step_by_step(
     network: Network, one: Record
 ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Probabilities at every step, and the last memory, by `decide` and `learn` in turn."""
-    shared, rows = network.blank(one.trials, one.action_mask.shape[1])
+    """Probabilities at every step, and the memory of all, by `decide` and `learn` in turn."""
+    memories = [network.blank(one.trials, one.action_mask.shape[1])]
     probabilities = []
     for t in range(one.steps):
+        shared, rows = memories[t if one.known is None else int(one.known[t])]
         chosen, _ = network.decide(
             shared,
             rows,
@@ -59,28 +61,20 @@ def step_by_step(
             one.action_features,
         )
         probabilities.append(chosen)
-        shared, rows = network.learn(
-            shared,
-            rows,
+        learned = network.learn(
+            *memories[t],
             one.context[t],
             one.action[t],
             one.reward[t],
             one.done[t],
             one.action_features,
         )
-    return probabilities, shared, rows
+        memories.append(learned)
+    return probabilities, *memories[-1]
 
 
-TINY = Hyperparameters(
-    horizons=2,
-    groups=2,
-    steps_per_group=60,
-    arms=(2, 4),
-    pulls=(3, 6),
-    cg_iterations=3,
-    fisher_trials=0.5,
-    fisher_times=1.0,
-)
+TINY = Hyperparameters(cg_iterations=3, fisher_trials=0.5, fisher_times=1.0)
+TINY_BANDITS = BanditCurriculum(horizons=2, groups=2, steps_per_group=60, arms=(2, 4), pulls=(3, 6))
 """A run whose iterations take milliseconds."""
 
 

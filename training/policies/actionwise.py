@@ -185,8 +185,9 @@ class Actionwise(nn.Module):
         times: Tensor | None,
     ) -> Tensor:
         context, horizon = record.context, record.horizon_left
+        if (learned := record.learned(times)) is not None:
+            written, shared = written[learned], shared[learned]
         if times is not None:
-            written, shared = written[times], shared[times]
             context, horizon = context[times], horizon[times]
         at = written * record.trials + torch.arange(record.trials)[:, None]
         found = projected.flatten(0, 1).index_select(0, at.flatten())

@@ -102,8 +102,7 @@ class Gru(nn.Module):
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """The hidden states that decisions were read from, `[T', B, H]` for each record."""
-        hidden = [self._unroll(record) for record in records]
-        return hidden if times is None else [one[times] for one in hidden]
+        return [self._recall(record, times) for record in records]
 
     def value_of(self, pool: Tensor) -> Tensor:
         """The value `[...]` read from hidden states `[..., H]`."""
@@ -120,7 +119,20 @@ class Gru(nn.Module):
         advanced, _ = step(observed, self.recurrent(hidden), hidden)
         return advanced
 
-    def _unroll(self, record: Record) -> Tensor:
+    def _recall(self, record: Record, times: Tensor | None) -> Tensor:
+        """h' at each decision: a step of its own where feedback was still under way."""
+        hidden, before = self._unroll(record)
+        if record.known is None:
+            return hidden if times is None else hidden[times]
+        learned = record.known if times is None else record.known[times]
+        context = record.context if times is None else record.context[times]
+        stored = torch.cat([torch.zeros_like(hidden[:1]), hidden])[learned]
+        observed = self.observed(torch.cat([context, before[learned]], -1))
+        advanced, _ = step(observed, self.recurrent(stored), stored)
+        return advanced
+
+    def _unroll(self, record: Record) -> tuple[Tensor, Tensor]:
+        """The chain of hidden states `[T, B, H]`, and the interaction before each `[T, B, A+2]`."""
         served = functional.one_hot(record.action, self.sizes.actions).to(record.reward.dtype)
         new = torch.cat([served, record.reward[..., None], record.done[..., None]], -1)
         before = torch.cat([torch.zeros_like(new[:1]), new[:-1]])
@@ -130,4 +142,4 @@ class Gru(nn.Module):
         for t in range(record.steps):
             hidden, _ = step(observed[t], self.recurrent(hidden), hidden)
             states.append(hidden)
-        return torch.stack(states)
+        return torch.stack(states), before

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.draw import sample
+from contract.encode import Float32, encode_reward
 
 Array = NDArray[Any]
 
@@ -40,6 +41,8 @@ class BernoulliBandits:
     the same seed meet the same tasks and the same luck.
     """
 
+    reward_range = (0.0, 1.0)
+
     def __init__(
         self, trials: int, k: int, n: int, rng: np.random.Generator, choice_share: float = 0.0
     ) -> None:
@@ -56,6 +59,34 @@ class BernoulliBandits:
         self._habit: Array = np.empty(0)
         self._change: Array = np.empty(0)
         self._concentration: Array = np.empty(0)
+
+    @property
+    def actions(self) -> int:
+        """K."""
+        return self.k
+
+    @property
+    def steps(self) -> int:
+        """T: every pull is a step."""
+        return self.n
+
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """Every pull is fed back before the next, `[T]`."""
+        return np.arange(self.n)
+
+    def shown(self, reward: Array) -> Float32:
+        """Rewards of any shape as a policy is shown them, in [−1, 1]."""
+        return encode_reward(reward, *self.reward_range)
+
+    def expected(self, actions: Array) -> NDArray[np.float64]:
+        """The means `[B]` of the arms about to be pulled."""
+        means: NDArray[np.float64] = self.means[np.arange(self.num_envs), actions]
+        return means
+
+    def bounds(self) -> tuple[Array, Array]:
+        """The mean over the arms, and the best arm's mean, at the next pull, `[B]` each."""
+        return self.means.mean(1), self.means.max(1)
 
     def reset(self) -> tuple[Array, dict[str, Any]]:
         """New tasks for every trial. Returns the empty observation `[B, 0]` and no info."""

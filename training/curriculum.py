@@ -1,0 +1,108 @@
+"""What is trained on: which trials an iteration plays, and which fixed ones it is watched on.
+
+Numpy only. A curriculum draws tasks and must never know a policy; a new family is a new curriculum
+here, and the learner stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from training.check import Look, bandit_looks
+from training.tasks.bandits import BernoulliBandits, refuse_impossible_family
+from training.tasks.task import Task
+
+
+class Curriculum(Protocol):
+    """A task family, cut into iterations. A frozen dataclass of its settings, with a name."""
+
+    name: ClassVar[str]
+
+    def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
+        """The tasks of iteration 1, 2, …; those of one batch have the same number of steps.
+
+        A batch is drawn when it is asked for, after the one before was played from the same `rng`.
+        """
+        ...
+
+    def looks(self, action_range: tuple[int, int]) -> list[Look]:
+        """The fixed trials that a policy of so many actions is watched on, the main ones first."""
+        ...
+
+
+@dataclass(frozen=True)
+class BanditCurriculum:
+    """Bernoulli bandits of any number of arms and pulls."""
+
+    name: ClassVar[str] = "bandits"
+
+    horizons: int = 2
+    """Numbers of pulls drawn for an iteration."""
+    groups: int = 3
+    """Families for each, all of that many pulls, each with its own number of arms."""
+    steps_per_group: int = 8_000
+    """Interactions a family plays; trials = steps / pulls."""
+    arms: tuple[int, int] = (2, 50)
+    """Arms are drawn log-uniformly from this range."""
+    pulls: tuple[int, int] = (5, 250)
+    """Pulls a trial are drawn log-uniformly from this range."""
+    choice_share: float = 0.25
+    """Share of trials that are choices: preferences over the arms that sum to one, with habits and
+    changes, instead of fixed uniform means."""
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "pulls"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: expected a range from low to high, got {low} to {high}")
+        for name, field in (("arms", "k"), ("pulls", "n")):
+            for bound in getattr(self, name):
+                try:
+                    refuse_impossible_family(**{"k": 2, "n": 1, field: bound})
+                except ValueError as error:
+                    expected = str(error).removeprefix(f"{field}: ")
+                    raise ValueError(f"{name}: {expected}") from error
+        refuse_impossible_family(k=2, n=1, choice_share=self.choice_share)
+        for name in ("horizons", "groups", "steps_per_group"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
+        """`horizons` batches of `groups` families, each of its own number of arms."""
+        for _ in range(self.horizons):
+            n = log_uniform(rng, self.pulls)
+            trials = max(2, round(self.steps_per_group / n))
+            yield [
+                BernoulliBandits(trials, log_uniform(rng, self.arms), n, rng, self.choice_share)
+                for _ in range(self.groups)
+            ]
+
+    def looks(self, action_range: tuple[int, int]) -> list[Look]:
+        """The cells of the paper's table that say most."""
+        return bandit_looks(action_range)
+
+
+CURRICULA: Mapping[str, Callable[..., Curriculum]] = {BanditCurriculum.name: BanditCurriculum}
+
+
+def build_curriculum(name: str, settings: Mapping[str, Any]) -> Curriculum:
+    """A curriculum by name. Raises ValueError for a name or a setting that there is not."""
+    if name not in CURRICULA:
+        raise ValueError(f"task family: expected one of {', '.join(CURRICULA)}, got {name}")
+    return CURRICULA[name](**settings)
+
+
+def settings_of(curriculum: Curriculum) -> dict[str, Any]:
+    """What `build_curriculum` needs beside the name."""
+    return asdict(curriculum)  # type: ignore[call-overload, no-any-return]
+
+
+def log_uniform(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
+    """An integer, log-uniform over the closed range."""
+    low, high = bounds
+    drawn = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+    return min(max(drawn, low), high)

@@ -1,0 +1,66 @@
+"""What a task family must offer so that a policy can be trained on it. Numpy only: never torch.
+
+An observation is the context a policy is shown, already encoded. Rollouts, learner and curriculum
+ask for nothing beyond this, so a new family needs no change there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.encode import Float32
+
+Array = NDArray[Any]
+
+
+class Task(Protocol):
+    """B trials of T steps on K actions, one task each, in Gymnasium's `VectorEnv` words."""
+
+    num_envs: int
+    """B."""
+
+    @property
+    def actions(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """T, over all episodes."""
+        ...
+
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """How many interactions have been fed back before decision t, at most t, `[T]`."""
+        ...
+
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """The range that rewards are declared in."""
+        ...
+
+    def reset(self) -> tuple[Float32, dict[str, Any]]:
+        """New tasks for every trial: context `[B, C]`, info."""
+        ...
+
+    def step(self, actions: Array) -> tuple[Float32, Array, Array, Array, dict[str, Any]]:
+        """Actions `[B]`: context `[B, C]`, reward, terminated, truncated, each `[B]`, and info."""
+        ...
+
+    def shown(self, reward: Array) -> Float32:
+        """Rewards of any shape as a policy is shown them, in [−1, 1]."""
+        ...
+
+    def expected(self, actions: Array) -> NDArray[np.float64]:
+        """The mean reward of these actions `[B]` at the step to come: the simulator's knowledge."""
+        ...
+
+    def bounds(self) -> tuple[Array, Array]:
+        """What random play and the best play earn at the step to come, `[B]` each.
+
+        They must not depend on what was played: the best is subtracted from returns.
+        """
+        ...
