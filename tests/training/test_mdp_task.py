@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.tasks.mdps import ACTIONS, STATES, TabularMDPs, one_hot, shown_reward
+from training.tasks.mdps import ACTIONS, STATES, TabularMDPs, one_hot
+from training.tasks.task import Task
 
 
 def mdps(trials: int = 500, n: int = 2, seed: int = 0) -> TabularMDPs:
@@ -22,6 +23,14 @@ def test_an_impossible_family_is_refused_by_the_name_of_its_field(
         mdps(trials, n)
 
 
+def test_a_network_can_be_trained_on_it() -> None:
+    task: Task = mdps(n=3)
+    assert (task.actions, task.steps, task.num_envs) == (5, 30, 500)
+    np.testing.assert_array_equal(task.known, np.arange(30))
+    low, high = task.reward_range
+    np.testing.assert_allclose(task.shown(np.array([low, 1.0, high, -50.0])), [-1, 0, 1, -1])
+
+
 def test_every_tenth_step_ends_an_episode_and_the_next_one_starts_in_state_0() -> None:
     task = mdps()
     shown, _ = task.reset()
@@ -35,10 +44,9 @@ def test_every_tenth_step_ends_an_episode_and_the_next_one_starts_in_state_0() -
         if terminated.all():
             ends.append(step)
             assert (task.state == 0).all()
-            assert info["reached"].std() > 1, "the transition itself went anywhere"
         else:
             assert not terminated.any()
-            np.testing.assert_array_equal(info["reached"], task.state)
+            assert np.unique(task.state).size == STATES, "500 trials are everywhere by now"
     assert ends == [10, 20]
     with pytest.raises(RuntimeError, match="reset"):
         task.step(np.zeros(500, int))
@@ -54,10 +62,10 @@ def test_the_same_seed_gives_the_same_tasks_and_the_same_luck_to_any_player() ->
     for _ in range(10):
         first.step(np.zeros(500, int))
         second.step(rng.integers(ACTIONS, size=500))
-    _, reward, _, _, info = first.step(np.full(500, 3))
-    _, other, _, _, there = second.step(np.full(500, 3))
+    _, reward, *_ = first.step(np.full(500, 3))
+    _, other, *_ = second.step(np.full(500, 3))
     np.testing.assert_array_equal(reward, other)
-    np.testing.assert_array_equal(info["reached"], there["reached"])
+    np.testing.assert_array_equal(first.state, second.state)
 
 
 def test_another_seed_gives_other_tasks() -> None:
@@ -84,11 +92,11 @@ def test_rewards_are_normal_around_their_means_and_states_follow_the_transitions
     task.reset()
     row = task.transitions[0, 0, 2]
     task.transitions[:, 0, 2] = row
-    _, reward, _, _, info = task.step(np.full(40_000, 2))
+    _, reward, *_ = task.step(np.full(40_000, 2))
     noise = reward - task.means[:, 0, 2]
     assert noise.mean() == pytest.approx(0.0, abs=0.02)
     assert noise.std() == pytest.approx(1.0, abs=0.02)
-    seen = np.bincount(info["reached"], minlength=STATES) / 40_000
+    seen = np.bincount(task.state, minlength=STATES) / 40_000
     np.testing.assert_allclose(seen, row, atol=0.01)
 
 
@@ -108,8 +116,43 @@ def test_clipping_to_the_declared_range_touches_fewer_than_one_reward_in_ten_tho
     clipped = total = 0
     while total < 1_000_000:
         _, reward, *_ = task.step(best[rows, task.state])
-        encoded = shown_reward(reward)
+        encoded = task.shown(reward)
         assert np.abs(encoded).max() <= 1.0
         clipped += int((np.abs(encoded) == 1.0).sum())
         total += reward.size
     assert 0 < clipped < 1e-4 * total
+
+
+def test_the_bounds_are_what_random_and_optimal_play_earn_step_by_step() -> None:
+    task = mdps(trials=20_000, n=1)
+    task.reset()
+    random, optimal = [], []
+    rng = np.random.default_rng(1)
+    earned = []
+    for _ in range(10):
+        floor, ceiling = task.bounds()
+        random.append(floor.mean())
+        optimal.append(ceiling.mean())
+        action = rng.integers(ACTIONS, size=20_000)
+        earned.append(task.expected(action).mean())
+        task.step(action)
+    # within 4 standard errors of a mean of N(1, 1) numbers
+    np.testing.assert_allclose(earned, random, atol=4 / np.sqrt(20_000))
+    assert sum(optimal) == pytest.approx(218.4 / 10, abs=0.15)
+    assert optimal[9] > optimal[0] + 0.1, "the last step is played for itself, the first is not"
+
+
+def test_the_bounds_follow_a_known_chain_exactly() -> None:
+    """Action 1 climbs to the next state, any other stays; only the last state pays."""
+    task = mdps(trials=1, n=2)
+    task.reset()
+    task.means = np.zeros((1, STATES, ACTIONS))
+    task.means[:, STATES - 1] = 1.0
+    task.transitions = np.repeat(np.eye(STATES)[None, :, None], ACTIONS, axis=2)
+    task.transitions[0, :, 1] = np.eye(STATES)[np.minimum(np.arange(STATES) + 1, STATES - 1)]
+    best = [float(task.bounds()[1][0])]
+    for _ in range(19):
+        task.step(np.ones(1, int))
+        best.append(float(task.bounds()[1][0]))
+    assert best == ([0.0] * 9 + [1.0]) * 2
+    assert task.bounds()[0][0] == pytest.approx(0.2**9)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from contract.draw import sample
 from contract.encode import Float32, encode_reward
+from training.tasks.value_iteration import earned_per_step, value_iteration
 
 Array = NDArray[Any]
 
@@ -30,11 +31,14 @@ outside, and clipping takes 0.00001 off the mean reward (a million steps)."""
 class TabularMDPs:
     """B independent trials of n episodes of 10 steps, in Gymnasium's `VectorEnv` words.
 
-    `means` `[B, S, A]`, `transitions` `[B, S, A, S]` and `state` `[B]` are what a simulator knows:
-    the first two are for oracles, baselines and returns, never for a policy. A trial's luck at a
-    step is one uniform number for the transition and one normal number for the reward whatever the
-    action, so two players given the same seed meet the same MDPs and the same luck.
+    `means` `[B, S, A]` and `transitions` `[B, S, A, S]` are what a simulator knows: for oracles,
+    baselines and returns, never for a policy; `state` `[B]` is where the trials are. A trial's luck
+    at a step is one uniform number for the transition and one normal number for the reward whatever
+    the action, so two players given the same seed meet the same MDPs and the same luck.
     """
+
+    actions = ACTIONS
+    reward_range = REWARD_RANGE
 
     def __init__(self, trials: int, n: int, rng: np.random.Generator) -> None:
         refuse_impossible_family(n=n, trials=trials)
@@ -45,11 +49,17 @@ class TabularMDPs:
         self.state: NDArray[np.int64] = np.zeros(trials, np.int64)
         self._task_rng, self._luck_rng = rng.spawn(2)
         self._steps = n * EPISODE_STEPS
+        self._bounds: tuple[Array, Array] | None = None
 
     @property
     def steps(self) -> int:
-        """Steps of a whole trial."""
+        """T, the steps of a whole trial."""
         return self.n * EPISODE_STEPS
+
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """Every step is fed back before the next, `[T]`."""
+        return np.arange(self.steps)
 
     def reset(self) -> tuple[Float32, dict[str, Any]]:
         """New tasks for every trial. Returns the states as one-hots `[B, S]` and no info."""
@@ -59,14 +69,14 @@ class TabularMDPs:
         self.transitions = weights / weights.sum(axis=-1, keepdims=True)
         self.state = np.zeros(self.num_envs, np.int64)
         self._steps = 0
+        self._bounds = None
         return self._observation(), {}
 
     def step(self, actions: Array) -> tuple[Float32, Array, Array, Array, dict[str, Any]]:
         """One step a trial, actions `[B]`: observation, reward, terminated, truncated, info.
 
         `terminated` ends an episode; the observation is then that of the next one, state 0.
-        `info["reached"]` `[B]` is the state reached by the transition itself, `info["trial_over"]`
-        says that all n episodes are spent.
+        `info["trial_over"]` says that all n episodes are spent.
         """
         if self._steps >= self.steps:
             raise RuntimeError(f"all {self.n} episodes of these trials are spent: call reset()")
@@ -79,8 +89,34 @@ class TabularMDPs:
         self.state = np.zeros_like(reached) if over else reached
         terminated = np.full(self.num_envs, over)
         truncated = np.zeros(self.num_envs, bool)
-        info = {"reached": reached, "trial_over": self._steps == self.steps}
+        info = {"trial_over": self._steps == self.steps}
         return self._observation(), rewards, terminated, truncated, info
+
+    def shown(self, reward: Array) -> Float32:
+        """Rewards of any shape as a policy is shown them: clipped to the range, in [−1, 1]."""
+        return encode_reward(np.clip(reward, *REWARD_RANGE), *REWARD_RANGE)
+
+    def expected(self, actions: Array) -> NDArray[np.float64]:
+        """The mean rewards `[B]` of these actions `[B]` where the trials are."""
+        means: NDArray[np.float64] = self.means[np.arange(self.num_envs), self.state, actions]
+        return means
+
+    def bounds(self) -> tuple[Array, Array]:
+        """What random play and the optimal policy earn at the next step, `[B]` each.
+
+        Expectations from the episode's start, over the states each would reach by itself.
+        """
+        if self._bounds is None:
+            q = value_iteration(self.means, self.transitions, EPISODE_STEPS)
+            best = (q == q.max(axis=-1, keepdims=True)).astype(np.float64)
+            best /= best.sum(axis=-1, keepdims=True)
+            self._bounds = (
+                earned_per_step(self.means, self.transitions, np.full_like(best, 1.0 / ACTIONS)),
+                earned_per_step(self.means, self.transitions, best),
+            )
+        random, optimal = self._bounds
+        at = self._steps % EPISODE_STEPS
+        return random[at], optimal[at]
 
     def _observation(self) -> Float32:
         return one_hot(self.state)
@@ -90,11 +126,6 @@ def one_hot(state: Array) -> Float32:
     """States `[B]` as the contexts `[B, S]` that a policy is shown."""
     shown: Float32 = np.eye(STATES, dtype=np.float32)[state]
     return shown
-
-
-def shown_reward(reward: Array) -> Float32:
-    """Rewards of any shape as a policy is shown them: clipped to REWARD_RANGE, in [−1, 1]."""
-    return encode_reward(np.clip(reward, *REWARD_RANGE), *REWARD_RANGE)
 
 
 def refuse_impossible_family(*, n: int, trials: int = 1) -> None:
