@@ -139,7 +139,7 @@ def test_the_bounds_are_what_random_and_optimal_play_earn_step_by_step() -> None
     # within 4 standard errors of a mean of N(1, 1) numbers
     np.testing.assert_allclose(earned, random, atol=4 / np.sqrt(20_000))
     assert sum(optimal) == pytest.approx(218.4 / 10, abs=0.15)
-    assert optimal[9] > optimal[0] + 0.1, "the last step is played for itself, the first is not"
+    assert optimal[9] > optimal[0], "the last step is played for itself, the first is not"
 
 
 def test_the_bounds_follow_a_known_chain_exactly() -> None:
