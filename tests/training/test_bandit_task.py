@@ -117,3 +117,17 @@ def test_the_share_of_choices_is_the_one_asked_for() -> None:
     task.reset()
     share = np.isclose(task.means.sum(axis=1), 1.0, atol=1e-9).mean()
     assert share == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_seed_still_draws_the_trials_that_earlier_figures_were_measured_on() -> None:
+    """Recorded when the first bundle's report was written."""
+    task = bandits(trials=20, k=4, n=5, seed=7, choice_share=0.5)
+    task.reset()
+    uniform = [0.72934, 0.169161, 0.088292, 0.731026]
+    assert task.means[0] == pytest.approx([0.07184, 0.500054, 0.180509, 0.247597], abs=1e-6)
+    assert task.means[1] == pytest.approx(uniform, abs=1e-6)
+    rewards = [task.step(np.arange(20) % 4)[1].astype(int) for _ in range(3)]
+    assert "".join(map(str, rewards[0])) == "01101101101010100100"
+    assert "".join(map(str, rewards[2])) == "00101101111011001000"
+    assert task.means[0] == pytest.approx([0.011107, 0.922702, 0.027909, 0.038282], abs=1e-6)
+    assert task.means[1] == pytest.approx(uniform, abs=1e-6)
