@@ -288,11 +288,7 @@ def _fisher(
     seen = [group.played.record.take(torch.from_numpy(trials)) for group in batch]
     at = torch.from_numpy(times)
 
-    def logits(parameters: Mapping[str, Tensor]) -> list[Tensor]:
-        called: list[Tensor] = torch.func.functional_call(policy, dict(parameters), (seen, at))
-        return called
-
-    return FisherProduct(logits, named)
+    return FisherProduct(policy.linearised(seen, at, named), named)
 
 
 def _chosen(log_policy: Tensor, group: Group) -> Tensor:

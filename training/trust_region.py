@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -64,13 +65,23 @@ def softmax_fisher(probabilities: Tensor, tangent: Tensor) -> Tensor:
     return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
 
-class FisherProduct:
-    """v → JᵀFJ v for the softmaxes whose logits `logits(parameters)` gives, a list of `[..., K]`.
+class Linearised(Protocol):
+    """Logits at one point of the parameters, with their derivatives both ways."""
 
-    J is the Jacobian of the logits, F the softmax Fisher matrix averaged over the leading axes and
-    then over the list: one forward derivative, the closed form, one reverse derivative, never a
-    derivative of a derivative. Actions whose logit is −inf stay out of it.
-    """
+    logits: list[Tensor]
+    """Each `[..., K]`."""
+
+    def push(self, tangents: list[Tensor]) -> list[Tensor]:
+        """The logits' tangents, from one of each parameter."""
+        ...
+
+    def pull(self, cotangents: list[Tensor]) -> list[Tensor]:
+        """A cotangent for each parameter, from one of each of the logits."""
+        ...
+
+
+class Differentiated:
+    """`Linearised` for any `logits(parameters)`: one forward and one reverse derivative of it."""
 
     def __init__(
         self,
@@ -81,28 +92,49 @@ class FisherProduct:
         self._names = list(parameters)
         self._values = [value.detach() for value in parameters.values()]
         self._leaves = [value.clone().requires_grad_() for value in self._values]
-        self._logits = logits(dict(zip(self._names, self._leaves, strict=True)))
-        self._probabilities = [torch.softmax(one.detach(), -1) for one in self._logits]
+        self._moving = logits(dict(zip(self._names, self._leaves, strict=True)))
+        self.logits = [one.detach() for one in self._moving]
 
-    def __call__(self, vector: Tensor) -> Tensor:
-        tangents = unflatten(vector, self._values)
+    def push(self, tangents: list[Tensor]) -> list[Tensor]:
+        """The logits' tangents."""
         with torch.no_grad(), forward_ad.dual_level():
             duals = {
                 name: forward_ad.make_dual(value, tangent)  # type: ignore[no-untyped-call]
                 for name, value, tangent in zip(self._names, self._values, tangents, strict=True)
             }
-            moved = [
+            return [
                 forward_ad.unpack_dual(one).tangent  # type: ignore[no-untyped-call]
                 for one in self._function(duals)
             ]
+
+    def pull(self, cotangents: list[Tensor]) -> list[Tensor]:
+        """The parameters' cotangents."""
+        grads = torch.autograd.grad(
+            self._moving, self._leaves, cotangents, retain_graph=True, materialize_grads=True
+        )
+        return list(grads)
+
+
+class FisherProduct:
+    """v → JᵀFJ v for the softmaxes over the last axis of a list of logits `[..., K]`.
+
+    J is the Jacobian of the logits, F the softmax Fisher matrix averaged over the leading axes and
+    then over the list: one forward derivative, the closed form, one reverse derivative, never a
+    derivative of a derivative. Actions whose logit is −inf stay out of it.
+    """
+
+    def __init__(self, at: Linearised, parameters: Mapping[str, Tensor]) -> None:
+        self._at = at
+        self._like = [value.detach() for value in parameters.values()]
+        self._probabilities = [torch.softmax(one, -1) for one in at.logits]
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        moved = self._at.push(unflatten(vector, self._like))
         pulled = [
-            softmax_fisher(p, tangent) * (p.shape[-1] / p.numel() / len(self._logits))
+            softmax_fisher(p, tangent) * (p.shape[-1] / p.numel() / len(moved))
             for p, tangent in zip(self._probabilities, moved, strict=True)
         ]
-        grads = torch.autograd.grad(
-            self._logits, self._leaves, pulled, retain_graph=True, materialize_grads=True
-        )
-        return flatten(list(grads))
+        return flatten(self._at.pull(pulled))
 
 
 def natural_step(

@@ -12,6 +12,7 @@ from torch.autograd.functional import hessian, jacobian
 from tests.training.trials import record, small_actionwise
 from training.record import Record
 from training.trust_region import (
+    Differentiated,
     FisherProduct,
     conjugate_gradient,
     flatten,
@@ -70,7 +71,7 @@ def test_the_fisher_product_is_the_hessian_of_the_divergence() -> None:
 
     start = flatten(list(parameters.values()))
     dense = hessian(divergence, start)  # type: ignore[no-untyped-call]
-    product = FisherProduct(logits, parameters)
+    product = FisherProduct(Differentiated(logits, parameters), parameters)
     for _ in range(3):
         vector = torch.randn(start.shape, generator=draw, dtype=torch.float64)
         torch.testing.assert_close(product(vector), dense @ vector, atol=1e-12, rtol=1e-9)
@@ -106,7 +107,7 @@ def test_the_fisher_product_of_the_recurrent_network_is_the_dense_one_with_masks
     weights = torch.softmax(logits(parameters)[0], -1).detach().reshape(-1)
     dense = scores.T @ (weights[:, None] * scores) / (4 * 2)
     vector = torch.randn(start.shape, dtype=torch.float64)
-    product = FisherProduct(logits, parameters)
+    product = FisherProduct(Differentiated(logits, parameters), parameters)
     torch.testing.assert_close(product(vector), dense @ vector, atol=1e-12, rtol=1e-8)
 
 

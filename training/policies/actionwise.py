@@ -7,7 +7,7 @@ and the shared part alone, bit for bit. It must never see an action's index.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 from training.policies.cells import step
 from training.policies.sequence import RowMemory, last_written
 from training.record import Record
+from training.trust_region import Differentiated, Linearised
 
 _MEMORY_FLOATS = 480
 _BELIEF_FLOATS = 152
@@ -147,6 +148,17 @@ class Actionwise(nn.Module):
         ]
 
     forward = logits
+
+    def linearised(
+        self, records: Sequence[Record], times: Tensor, parameters: Mapping[str, nn.Parameter]
+    ) -> Linearised:
+        """The logits of these steps, with their derivatives by these parameters."""
+
+        def logits(named: Mapping[str, Tensor]) -> list[Tensor]:
+            called: list[Tensor] = torch.func.functional_call(self, dict(named), (records, times))
+            return called
+
+        return Differentiated(logits, parameters)
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """What the value is read from, `[T', B, 2D]` for each record."""

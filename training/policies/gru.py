@@ -7,7 +7,7 @@ was built for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.policies.cells import step
+from training.policies.flat_memory import FlatMemory
+from training.policies.flat_pass import Weights
+from training.policies.flat_tangent import FlatTangent
 from training.record import Record
+from training.trust_region import Differentiated, Linearised
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,17 @@ class Gru(nn.Module):
 
     forward = logits
 
+    def linearised(
+        self, records: Sequence[Record], times: Tensor, parameters: Mapping[str, nn.Parameter]
+    ) -> Linearised:
+        """The logits of these steps, with their derivatives by these parameters."""
+        if any(one.known is not None for one in records):
+            return Differentiated(
+                lambda named: torch.func.functional_call(self, dict(named), (records, times)),
+                parameters,
+            )
+        return _Linearised(self, records, times, list(parameters))
+
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """The hidden states that decisions were read from, `[T', B, H]` for each record."""
         return [self._recall(record, times) for record in records]
@@ -121,25 +136,74 @@ class Gru(nn.Module):
 
     def _recall(self, record: Record, times: Tensor | None) -> Tensor:
         """h' at each decision: a step of its own where feedback was still under way."""
-        hidden, before = self._unroll(record)
+        seen = self.seen(record)
+        hidden: Tensor = FlatMemory.apply(seen, *self.recurrence())  # type: ignore[no-untyped-call]
         if record.known is None:
             return hidden if times is None else hidden[times]
         learned = record.known if times is None else record.known[times]
         context = record.context if times is None else record.context[times]
         stored = torch.cat([torch.zeros_like(hidden[:1]), hidden])[learned]
-        observed = self.observed(torch.cat([context, before[learned]], -1))
+        before = seen[learned][..., self.sizes.context :]
+        observed = self.observed(torch.cat([context, before], -1))
         advanced, _ = step(observed, self.recurrent(stored), stored)
         return advanced
 
-    def _unroll(self, record: Record) -> tuple[Tensor, Tensor]:
-        """The chain of hidden states `[T, B, H]`, and the interaction before each `[T, B, A+2]`."""
+    def seen(self, record: Record) -> Tensor:
+        """What each step folds in: the context and the interaction before, `[T, B, C + A + 2]`."""
         served = functional.one_hot(record.action, self.sizes.actions).to(record.reward.dtype)
         new = torch.cat([served, record.reward[..., None], record.done[..., None]], -1)
         before = torch.cat([torch.zeros_like(new[:1]), new[:-1]])
-        observed = self.observed(torch.cat([record.context, before], -1))
-        hidden = observed.new_zeros(record.trials, self.sizes.hidden)
-        states = []
-        for t in range(record.steps):
-            hidden, _ = step(observed[t], self.recurrent(hidden), hidden)
-            states.append(hidden)
-        return torch.stack(states), before
+        return torch.cat([record.context, before], -1)
+
+    def recurrence(self) -> Weights:
+        """The recurrent cell's weights."""
+        observed, recurrent = self.observed, self.recurrent
+        return Weights(observed.weight, observed.bias, recurrent.weight, recurrent.bias)
+
+
+class _Linearised:
+    """`Linearised` for the flat network: recurrence and score by hand, the value left out."""
+
+    def __init__(
+        self, network: Gru, records: Sequence[Record], times: Tensor, names: list[str]
+    ) -> None:
+        self._names = names
+        self._times = times
+        self._score = network.score.weight.detach()
+        with torch.no_grad():
+            self._tangents = [
+                FlatTangent(network.seen(one), Weights(*(w.detach() for w in network.recurrence())))
+                for one in records
+            ]
+            self.logits = [
+                network.score(at.hidden[times]).masked_fill(~one.action_mask, -torch.inf)
+                for at, one in zip(self._tangents, records, strict=True)
+            ]
+
+    @torch.no_grad()
+    def push(self, tangents: list[Tensor]) -> list[Tensor]:
+        """The logits' tangents `[T', B, A]`."""
+        named = dict(zip(self._names, tangents, strict=True))
+        weights = Weights(*(named[name] for name in _RECURRENCE))
+        return [
+            functional.linear(at.push(weights)[self._times], self._score)
+            + functional.linear(at.hidden[self._times], named["score.weight"], named["score.bias"])
+            for at in self._tangents
+        ]
+
+    @torch.no_grad()
+    def pull(self, cotangents: list[Tensor]) -> list[Tensor]:
+        """The parameters' cotangents, summed over the records."""
+        total: dict[str, Tensor] = {}
+        for at, cotangent in zip(self._tangents, cotangents, strict=True):
+            into = torch.zeros_like(at.hidden)
+            into[self._times] = cotangent @ self._score
+            found = dict(zip(_RECURRENCE, at.pull(into), strict=True))
+            flat = cotangent.flatten(0, 1)
+            found["score.weight"] = flat.T @ at.hidden[self._times].flatten(0, 1)
+            found["score.bias"] = flat.sum(0)
+            total = {name: total.get(name, 0.0) + part for name, part in found.items()}
+        return [total[name] for name in self._names]
+
+
+_RECURRENCE = ("observed.weight", "observed.bias", "recurrent.weight", "recurrent.bias")
