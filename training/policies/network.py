@@ -14,8 +14,9 @@ import torch
 
 from training.policies.actionwise import Actionwise, ActionwiseSizes
 from training.policies.gru import Gru, GruSizes
+from training.policies.planning import Planning, PlanningSizes
 
-Network = Actionwise | Gru
+Network = Actionwise | Gru | Planning
 
 
 def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
@@ -27,8 +28,10 @@ def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
                 return Actionwise(ActionwiseSizes(**sizes))
             case "gru":
                 return Gru(GruSizes(**sizes))
+            case "planning":
+                return Planning(PlanningSizes(**sizes))
             case _:
-                raise ValueError(f"network: expected actionwise or gru, got {name}")
+                raise ValueError(f"network: expected actionwise, gru or planning, got {name}")
 
 
 def architecture(network: Network) -> dict[str, Any]:
