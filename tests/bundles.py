@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,7 +22,18 @@ from contract.bundle import (
 )
 from contract.policy import Memory, OnnxPolicy, roll
 
-SHARED, ROW, CONTEXT, FEATURES = 2, 2, 3, 1
+
+class Sizes(NamedTuple):
+    """Floats of each part of a memory, and of what is shown."""
+
+    shared: int = 2
+    row: int = 2
+    context: int = 3
+    features: int = 1
+
+
+COUNTING = Sizes()
+SHARED, ROW, CONTEXT, FEATURES = COUNTING
 
 # A wins' share of pulls, a nudge from context and feature, and a masked softmax.
 DECIDE = """<ir_version: 9, opset_import: ["" : 18]>
@@ -97,8 +108,12 @@ def write_counting_bundle(
     *,
     decide: str = DECIDE,
     learn: str = LEARN,
+    sizes: Sizes = COUNTING,
 ) -> Path:
-    """A whole bundle at `directory/<name>/<version>`, parity vectors and all."""
+    """A whole bundle at `directory/<name>/<version>`, parity vectors and all.
+
+    Graphs of other `sizes` than the counting ones' bring both their texts.
+    """
     home = directory / name / str(version)
     home.mkdir(parents=True)
     for graph, text in (("decide", decide), ("learn", learn)):
@@ -106,16 +121,16 @@ def write_counting_bundle(
         onnx.checker.check_model(model)
         onnx.save(model, str(home / f"{graph}.onnx"))
     (home / "report.md").write_text("A policy for tests.\n")
-    np.savez(home / "parity.npz", **_vectors(home))
-    manifest = _manifest(home, name, version)
+    np.savez(home / "parity.npz", **_vectors(home, sizes))
+    manifest = _manifest(home, name, version, sizes)
     (home / "manifest.json").write_text(manifest.model_dump_json(indent=1))
     return home
 
 
-def _manifest(home: Path, name: str, version: int) -> Manifest:
+def _manifest(home: Path, name: str, version: int, sizes: Sizes) -> Manifest:
     f32 = "float32"
-    memory = {"shared": ["B", SHARED], "rows": ["B", "K", ROW]}
-    extra = {"context": ["B", CONTEXT], "action_features": ["B", "K", FEATURES]}
+    memory = {"shared": ["B", sizes.shared], "rows": ["B", "K", sizes.row]}
+    extra = {"context": ["B", sizes.context], "action_features": ["B", "K", sizes.features]}
 
     def graph(inputs: dict[str, tuple[list[Any], str]], outputs: dict[str, list[Any]]) -> Graph:
         return Graph(
@@ -130,11 +145,11 @@ def _manifest(home: Path, name: str, version: int) -> Manifest:
         network="counting",
         task_family="none",
         actions=ActionRange(min=2, max=50),
-        context_size=CONTEXT,
-        action_feature_size=FEATURES,
-        shared_size=SHARED,
-        row_size=ROW,
-        blank=Blank(shared=[0.0] * SHARED, row=[0.0] * ROW),
+        context_size=sizes.context,
+        action_feature_size=sizes.features,
+        shared_size=sizes.shared,
+        row_size=sizes.row,
+        blank=Blank(shared=[0.0] * sizes.shared, row=[0.0] * sizes.row),
         graphs={
             "decide": graph(
                 common | {"action_mask": (["B", "K"], "bool"), "horizon_left": (["B", 2], f32)},
@@ -152,15 +167,15 @@ def _manifest(home: Path, name: str, version: int) -> Manifest:
     )
 
 
-def _vectors(home: Path) -> dict[str, Any]:
+def _vectors(home: Path, sizes: Sizes) -> dict[str, Any]:
     """Parity vectors of the graphs in `home`, as an export writes them."""
     rng = np.random.default_rng(0)
     batch, actions = 3, 4
     state = {
-        "shared": rng.random((batch, SHARED), np.float32),
-        "rows": np.cumsum(rng.random((batch, actions, ROW), np.float32), axis=2),
-        "context": rng.random((batch, CONTEXT), np.float32),
-        "action_features": rng.random((batch, actions, FEATURES), np.float32),
+        "shared": rng.random((batch, sizes.shared), np.float32),
+        "rows": np.cumsum(rng.random((batch, actions, sizes.row), np.float32), axis=2),
+        "context": rng.random((batch, sizes.context), np.float32),
+        "action_features": rng.random((batch, actions, sizes.features), np.float32),
     }
     mask = np.ones((batch, actions), bool)
     mask[0, 1] = False
@@ -187,17 +202,17 @@ def _vectors(home: Path) -> dict[str, Any]:
         "roll/action": rng.integers(0, actions, steps),
         "roll/reward": rng.choice(np.array([-1, 1], np.float32), steps),
         "roll/done": np.ones(steps, np.float32),
-        "roll/context": rng.random((steps, CONTEXT), np.float32),
-        "roll/action_features": rng.random((actions, FEATURES), np.float32),
+        "roll/context": rng.random((steps, sizes.context), np.float32),
+        "roll/action_features": rng.random((actions, sizes.features), np.float32),
     }
-    rolled = _roll(home, vectors)
+    rolled = _roll(home, vectors, sizes)
     return vectors | {"roll/shared": rolled.shared, "roll/rows": rolled.rows}
 
 
-def _roll(home: Path, vectors: dict[str, Any]) -> Memory:
+def _roll(home: Path, vectors: dict[str, Any], sizes: Sizes) -> Memory:
     sessions = {"learn": ort.InferenceSession(str(home / "learn.onnx"))}
     (home / "parity.npz").write_bytes(b"")
-    return roll(OnnxPolicy(_manifest(home, "counting", 1), sessions), vectors)
+    return roll(OnnxPolicy(_manifest(home, "counting", 1, sizes), sessions), vectors)
 
 
 def edit_manifest(home: Path, **changes: Any) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from contract.bundle import BundleError
 from contract.policy import OnnxPolicy
 from training.evaluate import Cell, evaluate_bandits, interactions, to_json
+from training.evaluate_mdps_cli import mdps
 
 app = typer.Typer(help="Evaluate a policy bundle through its ONNX graphs.", no_args_is_help=True)
 
@@ -25,6 +26,9 @@ BAD_INPUT = 2
 @app.callback()
 def evaluate() -> None:
     """Evaluate a policy bundle through its ONNX graphs."""
+
+
+app.command()(mdps)
 
 
 @app.command()

@@ -92,7 +92,8 @@ class TabularMDPs:
         info = {"trial_over": self._steps == self.steps}
         return self._observation(), rewards, terminated, truncated, info
 
-    def shown(self, reward: Array) -> Float32:
+    @staticmethod
+    def shown(reward: Array) -> Float32:
         """Rewards of any shape as a policy is shown them: clipped to the range, in [−1, 1]."""
         return encode_reward(np.clip(reward, *REWARD_RANGE), *REWARD_RANGE)
 
