@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.tasks.bandits import BernoulliBandits
+from training.tasks.mdps import EPISODE_STEPS, TabularMDPs
 from training.tasks.task import Task
+from training.tasks.value_iteration import value_iteration
 
 _SEED = 20_161_109
 
@@ -53,3 +55,26 @@ def _bandit_look(n: int, k: int, trials: int, reference: tuple[str, float] | Non
     bandits.reset()
     luck = n * (bandits.means.max(1).mean() - k / (k + 1))
     return Look(f"n={n}, k={k}", draw, float(luck), reference)
+
+
+_MDPS = ((25, 120, 461.9), (10, 200, 162.7), (100, 30, 2045.0))
+"""(episodes, trials, what the mean + bonus planner earns)."""
+_OPTIMUM = 21.835
+"""What the optimal policy of a known MDP earns an episode, on average over the family."""
+
+
+def mdp_looks() -> list[Look]:
+    """Trials of three lengths beside the planner; luck is what knowing these MDPs would pay."""
+    return [_mdp_look(n, trials, mean) for n, trials, mean in _MDPS]
+
+
+def _mdp_look(n: int, trials: int, mean: float) -> Look:
+    def draw() -> tuple[TabularMDPs, np.random.Generator]:
+        rng = np.random.default_rng(_SEED)
+        return TabularMDPs(trials, n, rng), rng
+
+    mdps, _ = draw()
+    mdps.reset()
+    optimum = value_iteration(mdps.means, mdps.transitions, EPISODE_STEPS)[0, :, 0].max(-1)
+    luck = n * (float(optimum.mean()) - _OPTIMUM)
+    return Look(f"n={n} episodes", draw, luck, ("planner", mean))

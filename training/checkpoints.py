@@ -16,7 +16,7 @@ import torch
 
 from training.curriculum import Curriculum, build_curriculum, settings_of
 from training.hyperparameters import Hyperparameters
-from training.policies.network import architecture, build
+from training.policies.network import architecture, build, build_critic
 from training.trpo import Learner, new_learner, refuse_not_finite_weights
 
 FORMAT = 2
@@ -50,6 +50,7 @@ def save(
         "steps": learner.steps,
         "history": learner.history,
         "policy": learner.policy.state_dict(),
+        "critic_architecture": architecture(learner.critic),
         "critic": learner.critic.state_dict(),
         "critic_optimiser": learner.critic_optimiser.state_dict(),
         "value_optimiser": learner.value_optimiser.state_dict(),
@@ -73,9 +74,8 @@ def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters, Curricul
         hyperparameters = Hyperparameters(**state["hyperparameters"])
         curriculum = build_curriculum(**state["curriculum"])
         name, sizes = state["architecture"]["name"], state["architecture"]["sizes"]
-        learner = new_learner(
-            build(name, sizes), build(name, sizes), seed=0, hyperparameters=hyperparameters
-        )
+        critic = build_critic(**state.get("critic_architecture", state["architecture"]))
+        learner = new_learner(build(name, sizes), critic, 0, hyperparameters)
         learner.policy.load_state_dict(state["policy"])
         learner.critic.load_state_dict(state["critic"])
         learner.critic_optimiser.load_state_dict(state["critic_optimiser"])

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from training.check import Look, bandit_looks
+from training.check import Look, bandit_looks, mdp_looks
+from training.informed_mdps import InformedMDPs
 from training.tasks.bandits import BernoulliBandits, refuse_impossible_family
+from training.tasks.mdps import EPISODE_STEPS
 from training.tasks.task import Task
 
 
@@ -86,7 +88,49 @@ class BanditCurriculum:
         return bandit_looks(action_range)
 
 
-CURRICULA: Mapping[str, Callable[..., Curriculum]] = {BanditCurriculum.name: BanditCurriculum}
+@dataclass(frozen=True)
+class MdpCurriculum:
+    """Tabular MDPs of any number of episodes, which tell a critic what a choice costs."""
+
+    name: ClassVar[str] = "mdps"
+
+    horizons: int = 3
+    """Numbers of episodes drawn for an iteration."""
+    steps_per_horizon: int = 15_000
+    """Interactions played on each; trials = steps / (10 · episodes)."""
+    episodes: tuple[int, int] = (5, 100)
+    """Episodes a trial are drawn log-uniformly from this range, once from each of its parts."""
+    growing: int = 0
+    """Iterations over which the most episodes grow to the range's end; 0: all from the start."""
+
+    def __post_init__(self) -> None:
+        low, high = self.episodes
+        if not 1 <= low <= high:
+            raise ValueError(f"episodes: expected a range from 1 up, got {low} to {high}")
+        least = {"horizons": 1, "steps_per_horizon": 1, "growing": 0}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name}: expected at least {lowest}, got {getattr(self, name)}")
+
+    def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
+        """`horizons` batches of one family each."""
+        low, high = self.episodes
+        grown = min(1.0, iteration / self.growing) if self.growing else 1.0
+        ratio = ((high + 1) / low) ** grown
+        for part in range(self.horizons):
+            n = int(low * ratio ** ((part + rng.random()) / self.horizons))
+            trials = max(2, round(self.steps_per_horizon / (n * EPISODE_STEPS)))
+            yield [InformedMDPs(trials, min(n, high), rng)]
+
+    def looks(self, action_range: tuple[int, int]) -> list[Look]:
+        """The ends and the middle of the paper's table."""
+        return mdp_looks()
+
+
+CURRICULA: Mapping[str, Callable[..., Curriculum]] = {
+    BanditCurriculum.name: BanditCurriculum,
+    MdpCurriculum.name: MdpCurriculum,
+}
 
 
 def build_curriculum(name: str, settings: Mapping[str, Any]) -> Curriculum:

@@ -31,6 +31,8 @@ class Record:
     known: Tensor | None = None
     """int64 `[T]`: how many interactions had been learned before decision t, at most t. None: all
     of them, always."""
+    told: Tensor | None = None
+    """What only a simulator knows and an informed critic may see, never a policy, `[T, B, P]`."""
 
     @property
     def steps(self) -> int:
@@ -53,6 +55,7 @@ class Record:
             self.action_features[trials],
             self.action_mask[trials],
             self.known,
+            None if self.told is None else self.told[:, trials],
         )
 
     def learned(self, times: Tensor | None = None) -> Tensor | None:

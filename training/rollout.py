@@ -17,7 +17,7 @@ from contract.draw import sample
 from contract.encode import encode_reward, horizon_left
 from training.policies.network import Network
 from training.record import Record
-from training.tasks.task import Task
+from training.tasks.task import Informed, Task
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Played:
     """What random play earns at that step, `[T, B]`."""
     reward_range: tuple[float, float] = (0.0, 1.0)
     """The range that rewards are declared in."""
+    lost: NDArray[np.float64] | None = None
+    """What the action played cost, in expectation, where the task knows it, `[T, B]`."""
 
     @property
     def gap_closed(self) -> float:
@@ -61,6 +63,9 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
     shown: list[Tensor] = []
     ends: list[Tensor] = []
     rewards, expected, best, random = [], [], [], []
+    informed = task if isinstance(task, Informed) else None
+    told: list[Tensor] = []
+    lost = []
     learned = 0
     for t in range(T):
         while learned < known[t]:
@@ -80,6 +85,9 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
             action = probabilities.numpy().argmax(1)
         else:
             action = sample(probabilities.numpy(), rng.random(B))
+        if informed:
+            told.append(torch.from_numpy(informed.told()))
+            lost.append(informed.lost(action))
         expected.append(task.expected(action))
         floor, ceiling = task.bounds()
         random.append(floor)
@@ -98,6 +106,7 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
         action_features=features,
         action_mask=mask,
         known=None if np.array_equal(known, np.arange(T)) else torch.from_numpy(known),
+        told=torch.stack(told) if informed else None,
     )
     return Played(
         record,
@@ -106,4 +115,5 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
         np.stack(best),
         np.stack(random),
         task.reward_range,
+        np.stack(lost) if informed else None,
     )

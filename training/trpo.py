@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
-from training.policies.network import Network
+from training.policies.network import Critic, Network
 from training.record import Record
 from training.rollout import Played, play
 from training.trust_region import FisherProduct, flatten, natural_step, unflatten
@@ -31,7 +31,7 @@ class Learner:
     """Everything that changes in training, and so everything that a checkpoint keeps."""
 
     policy: Network
-    critic: Network
+    critic: Critic
     rng: np.random.Generator
     critic_optimiser: torch.optim.Adam
     value_optimiser: torch.optim.Adam
@@ -41,7 +41,7 @@ class Learner:
 
 
 def new_learner(
-    policy: Network, critic: Network, seed: int, hyperparameters: Hyperparameters
+    policy: Network, critic: Critic, seed: int, hyperparameters: Hyperparameters
 ) -> Learner:
     """A learner at iteration 0."""
     rate = hyperparameters.critic_rate
@@ -107,7 +107,7 @@ def collect(
     ]
 
 
-def prepare(critic: Network, played: list[Played], h: Hyperparameters) -> Batch:
+def prepare(critic: Critic, played: list[Played], h: Hyperparameters) -> Batch:
     """Values, advantages and the critic's targets of one batch of trials."""
     with torch.no_grad():
         values = critic_values(critic, [one.record for one in played])
@@ -115,7 +115,9 @@ def prepare(critic: Network, played: list[Played], h: Hyperparameters) -> Batch:
     for one, value in zip(played, values, strict=True):
         gain = np.asarray(one.reward, np.float64)
         if h.expected_rewards:
-            gain = one.expected - one.best
+            # What the actions cost adds up to the return less the best play's, but for luck
+            # (the performance difference lemma of Kakade & Langford 2002).
+            gain = one.expected - one.best if one.lost is None else -one.lost
         reward = torch.from_numpy(gain).float()
         advantage = generalised_advantage(reward, value, h.discount, h.gae_lambda)
         target = advantage + value
@@ -244,7 +246,7 @@ def fit_value(learner: Learner, batches: list[Batch]) -> float:
     return float(np.mean(errors))
 
 
-def critic_values(critic: Network, records: list[Record]) -> list[Tensor]:
+def critic_values(critic: Critic, records: list[Record]) -> list[Tensor]:
     """What the rest of the trial is worth, `[T, B]` for each record.
 
     The network answers in units of √(steps left), in which all horizons are of one size.

@@ -14,9 +14,11 @@ import torch
 
 from training.policies.actionwise import Actionwise, ActionwiseSizes
 from training.policies.gru import Gru, GruSizes
+from training.policies.informed import InformedCritic, InformedSizes
 from training.policies.planning import Planning, PlanningSizes
 
 Network = Actionwise | Gru | Planning
+Critic = Network | InformedCritic
 
 
 def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
@@ -34,6 +36,15 @@ def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
                 raise ValueError(f"network: expected actionwise, gru or planning, got {name}")
 
 
-def architecture(network: Network) -> dict[str, Any]:
+def build_critic(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Critic:
+    """A new critic: any network, or the `informed` one."""
+    if name != InformedCritic.name:
+        return build(name, sizes, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return InformedCritic(InformedSizes(**sizes))
+
+
+def architecture(network: Critic) -> dict[str, Any]:
     """Name and sizes: what `build` needs, and what a checkpoint is compared by."""
     return {"name": network.name, "sizes": asdict(network.sizes)}

@@ -6,7 +6,7 @@ ask for nothing beyond this, so a new family needs no change there.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,4 +63,21 @@ class Task(Protocol):
 
         They must not depend on what was played: the best is subtracted from returns.
         """
+        ...
+
+
+@runtime_checkable
+class Informed(Task, Protocol):
+    """A task that knows what a choice costs, and tells a critic where the trials stand.
+
+    What is told may depend on the whole past and on the task, but not on the choice to come, so
+    that a critic which hears it leaves the policy gradient unbiased.
+    """
+
+    def lost(self, actions: Array) -> NDArray[np.float64]:
+        """What these actions `[B]` cost, in expectation, if the best play followed, `[B]`."""
+        ...
+
+    def told(self) -> Float32:
+        """What a critic is told before the next choice, `[B, P]`."""
         ...
