@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from contract.draw import sample
 from contract.encode import horizon_left
 from contract.policy import OnnxPolicy
-from training.baselines_mdps import NAMED, PUBLISHED, Actions, Algorithm, History, play
+from training.baselines_mdps import (
+    NAMED,
+    PUBLISHED,
+    Actions,
+    Algorithm,
+    History,
+    optimal_value,
+    play,
+)
 from training.paired import Comparison, compare, mean_and_se
 from training.tasks.mdps import (
     ACTIONS,
@@ -27,7 +35,6 @@ from training.tasks.mdps import (
     one_hot,
     refuse_impossible_family,
 )
-from training.tasks.value_iteration import value_iteration
 
 Array = NDArray[Any]
 
@@ -93,8 +100,7 @@ def evaluate_mdps(
             mdps = TabularMDPs(batch, n, np.random.default_rng([seed, start]))
             own_draws = np.random.default_rng([seed, start, zlib.crc32(name.encode())])
             earned[name].append(play(player, mdps, own_draws, on_step))
-        q = value_iteration(mdps.means, mdps.transitions, EPISODE_STEPS)
-        worth.append(n * q[0, :, 0].max(axis=-1))
+        worth.append(optimal_value(mdps))
     by_trial = {name: np.concatenate(parts, axis=1) for name, parts in earned.items()}
     totals = {name: rewards.sum(axis=0) for name, rewards in by_trial.items()}
     mean, se = mean_and_se(totals["policy"])

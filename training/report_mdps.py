@@ -78,7 +78,7 @@ def _section(cell: Cell, policy: str) -> list[str]:
 
 def _plot_by_episode(cells: Sequence[Cell], policy: str, path: Path) -> None:
     """Mean reward of each episode, a panel an n, a line a player."""
-    figure = Figure(figsize=(4.5 * len(cells), 4), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(cells) + 1.8, 4), layout="constrained")
     panels = figure.subplots(1, len(cells), squeeze=False)[0]
     for axes, cell in zip(panels, cells, strict=True):
         for name, curve in cell.by_episode.items():
@@ -88,18 +88,20 @@ def _plot_by_episode(cells: Sequence[Cell], policy: str, path: Path) -> None:
                 curve,
                 label=policy if name == "policy" else name,
                 lw=2.0 if ours else 1.0,
-                color={"policy": "black", "greedy play": "grey"}.get(name),
+                ls="--" if name == "greedy play" else "-",
+                color="black" if ours else None,
             )
         axes.axhline(cell.optimum / cell.n, color="black", ls=":", lw=1, label="known MDP")
         axes.set(xlabel="episode", ylabel="reward of an episode", title=f"n = {cell.n}")
         axes.grid(alpha=0.3)
-    panels[-1].legend(loc="lower right", fontsize=7)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     _write(figure, path)
 
 
 def _plot_by_n(cells: Sequence[Cell], policy: str, path: Path) -> None:
     """Total reward as a share of the known MDP's, against n, a line a player."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     ordered = sorted(cells, key=lambda cell: cell.n)
     n = [cell.n for cell in ordered]
@@ -114,7 +116,7 @@ def _plot_by_n(cells: Sequence[Cell], policy: str, path: Path) -> None:
             line = [100.0 * PUBLISHED[name][cell.n] / cell.optimum for cell in known]
             axes.plot([cell.n for cell in known], line, label=label, lw=1, ls="--", marker="x")
     axes.set(xlabel="episodes of a trial, n", ylabel="total reward, % of the known MDP's")
-    axes.legend(fontsize=7, ncols=2)
+    figure.legend(loc="outside right upper", fontsize=8)
     axes.grid(alpha=0.3)
     _write(figure, path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from training.baselines_mdps.algorithm import Algorithm, optimal, play
+from training.baselines_mdps.algorithm import Algorithm, optimal, optimal_value, play
 from training.baselines_mdps.bonus import beb, planner, planner_values
 from training.baselines_mdps.greedy import epsilon_greedy, greedy, uniform
 from training.baselines_mdps.history import TRUE_PRIOR_MEAN, Actions, History
@@ -57,6 +57,7 @@ __all__ = [
     "greedy",
     "opsrl",
     "optimal",
+    "optimal_value",
     "planner",
     "planner_values",
     "play",

@@ -72,6 +72,13 @@ def optimal(mdps: TabularMDPs) -> Algorithm:
     return each_episode(plan)
 
 
+def optimal_value(mdps: TabularMDPs) -> NDArray[np.float64]:
+    """What `optimal` is expected to earn in a whole trial, exactly, `[B]`."""
+    q = value_iteration(mdps.means, mdps.transitions, EPISODE_STEPS)
+    value: NDArray[np.float64] = mdps.n * q[0, :, 0].max(axis=-1)
+    return value
+
+
 def own(q: Array, history: History) -> NDArray[np.float64]:
     """Of Q `[B, S, A]`, the values in each trial's own state, `[B, A]`."""
     values: NDArray[np.float64] = q[np.arange(history.state.size), history.state]
