@@ -86,13 +86,13 @@ class GittinsTable:
 def gittins_rule(n: int, table: GittinsTable | None = None) -> Algorithm:
     """Pulls an arm of the largest index in trials of n pulls, ties broken at random.
 
-    It plays on the feedback that it has; what is still on its way counts as not pulled.
+    It plays on the feedback that it has: pulls whose feedback is on its way count for nothing.
     """
     indices = table if table is not None else gittins_table(n)
 
     def choose(history: History, rng: np.random.Generator) -> Array:
         failures = history.pulls - history.rewards
-        left = n - history.position
+        left = n - history.decisions
         return largest(indices.ranks(history.rewards, failures, left), rng)
 
     return choose

@@ -14,7 +14,7 @@ Actions = NDArray[np.int64]
 
 @dataclass
 class History:
-    """What B accounts have seen. Rewards are in [0, 1]."""
+    """What B accounts have been fed back."""
 
     pulls: Array
     """How often each arm was pulled, `[B, K]`."""
@@ -25,7 +25,9 @@ class History:
     last_reward: Array
     """`[B]`."""
     position: int = 0
-    """Interactions so far, the same for every account."""
+    """Interactions fed back so far, the same for every account."""
+    decisions: int = 0
+    """Decisions made so far: more than `position` where feedback is on its way."""
 
     @classmethod
     def blank(cls, batch: int, k: int) -> History:
@@ -44,6 +46,7 @@ class History:
         self.rewards[rows, actions] += rewards
         self.last_action, self.last_reward = actions, np.asarray(rewards, np.float64)
         self.position += 1
+        self.decisions = max(self.decisions, self.position)
 
 
 class Algorithm(Protocol):
