@@ -88,7 +88,7 @@ def thompson(alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0) -> Algorithm:
 
     The prior is one for all arms, or `[B, K]`. Beta(1, 1), the default, is the flat prior.
     """
-    return posterior_sampling(BetaBelief(alpha, beta))
+    return posterior_sampling(BetaBelief(np.asarray(alpha), np.asarray(beta)))
 
 
 def posterior_sampling(belief: Posterior) -> Algorithm:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from training.baselines.history import History
 
@@ -43,8 +43,8 @@ class Posterior(Protocol):
 class BetaBelief:
     """Arms that pay 0 or 1, under Beta(alpha, beta) priors: one for all, or `[B, K]`."""
 
-    alpha: ArrayLike = 1.0
-    beta: ArrayLike = 1.0
+    alpha: float | Array = 1.0
+    beta: float | Array = 1.0
 
     def observations(self, history: History) -> Array:
         return history.pulls + self.alpha + self.beta
