@@ -14,6 +14,7 @@ from training.baselines import (
     EPSILON,
     UCB1_EXPLORATION,
     Algorithm,
+    GittinsTable,
     History,
     NormalBelief,
     bayes_optimal,
@@ -21,7 +22,6 @@ from training.baselines import (
     fixed,
     forgetting,
     gittins_rule,
-    gittins_table,
     greedy,
     optimistic_thompson,
     play,
@@ -32,6 +32,7 @@ from training.baselines import (
     uniform,
     win_stay,
 )
+from training.baselines.gittins import compute
 from training.beta_prior import BetaPrior, fit_beta_prior, log_likelihood
 
 
@@ -91,7 +92,7 @@ def test_the_optimum_of_two_pulls_is_the_one_found_by_hand() -> None:
 
 def test_nobody_is_above_the_optimum_and_gittins_is_at_it() -> None:
     outcomes = bandits(trials=20_000, n=10, k=5)
-    table = gittins_table(10)
+    table = GittinsTable(10, compute(10))
     for algorithm in (gittins_rule(10, table), ucb1(), greedy(), optimistic_thompson()):
         earned = totals(algorithm, outcomes)
         se = earned.std() / np.sqrt(earned.size)

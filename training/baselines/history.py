@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ class History:
     """Interactions fed back so far, the same for every account."""
     decisions: int = 0
     """Decisions made so far: more than `position` where feedback is on its way."""
+    log: list[tuple[Actions, Array]] = field(default_factory=list)
+    """Actions `[B]` and rewards `[B]` of every interaction fed back, oldest first."""
 
     @classmethod
     def blank(cls, batch: int, k: int) -> History:
@@ -45,6 +47,7 @@ class History:
         self.pulls[rows, actions] += 1
         self.rewards[rows, actions] += rewards
         self.last_action, self.last_reward = actions, np.asarray(rewards, np.float64)
+        self.log.append((self.last_action, self.last_reward))
         self.position += 1
         self.decisions = max(self.decisions, self.position)
 
