@@ -28,7 +28,7 @@ VERSIONS := pyproject.toml constraints.txt
 help: ## this page
 	@echo "Acclimate: decisions that adapt to each account within a handful of interactions."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Start with 'make demo'; the first run of a target installs what it needs into $(VENV)."
 	@echo "Options pass through ARGS: make demo ARGS='--help', make test ARGS='tests/contract -x'."
@@ -44,6 +44,10 @@ serve: $(VENV)/.demo ## keep a service up, memory in-process, ledger in ./data (
 .PHONY: bench-serving
 bench-serving: $(VENV)/.bench ## the service beside a bare echo: requests/s, latency, accounts, replay
 	@$(BIN)/acclimate bench serving $(ARGS)
+
+.PHONY: bench-training
+bench-training: $(VENV)/.peer ## steps/s of a whole training iteration beside sb3-contrib's RecurrentPPO
+	@$(BIN)/acclimate bench training $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test ## style, types and the one-way imports
@@ -62,7 +66,7 @@ constraints: ## pin what pyproject.toml asks for now; UPGRADE=1 takes the newest
 	echo "Resolving every extra in a scratch environment ..."; \
 	$(PYTHON) -m venv "$$scratch"; \
 	"$$scratch/bin/python" -m pip install --quiet --disable-pip-version-check \
-		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[demo,production,test,train]' 2>&1 | $(HUSH_PIP); \
+		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[bench,demo,production,test,train]' 2>&1 | $(HUSH_PIP); \
 	{ echo "# Every version that is installed, exactly. Written by 'make constraints'."; \
 	  "$$scratch/bin/python" -m pip freeze --all --exclude pip --exclude-editable \
 	  | sed -n -E 's/^([A-Za-z0-9._-]+==[^+ ]+).*/\1/p'; } > "$$scratch/pins"; \
@@ -93,7 +97,12 @@ $(VENV)/.bench: $(VENV)/.made $(VERSIONS)
 	@$(PIP_INSTALL) -c constraints.txt -e '.[production,test]' 2>&1 | $(HUSH_PIP)
 	@touch $@
 
+$(VENV)/.peer: $(VENV)/.made $(VERSIONS)
+	@echo "Installing training and its peer into $(VENV) (with torch; some minutes) ..."
+	@$(PIP_INSTALL) -c constraints.txt -e '.[bench,train]' 2>&1 | $(HUSH_PIP)
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.made $(VERSIONS)
 	@echo "Installing the service, training and tests into $(VENV) (with torch; some minutes) ..."
-	@$(PIP_INSTALL) -c constraints.txt -e '.[demo,production,test,train]' 2>&1 | $(HUSH_PIP)
+	@$(PIP_INSTALL) -c constraints.txt -e '.[bench,demo,production,test,train]' 2>&1 | $(HUSH_PIP)
 	@touch $@

@@ -26,13 +26,13 @@ from contract.spec import SpecError
 from training.tasks.households import HouseholdsMissingError
 
 app = typer.Typer(help="Measurements beside peers.")
-bench = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True)
+bench = typer.Typer(help="Measure serving or training on this machine.", no_args_is_help=True)
 bench.command("serving")(serving)
 
 
 @bench.callback()
 def measurements() -> None:
-    """Measure the service on this machine."""
+    """Measure serving or training on this machine."""
 
 
 FAILED = 1

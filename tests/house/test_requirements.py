@@ -84,8 +84,9 @@ def test_every_pin_is_one_that_pyproject_allows() -> None:
     assert not refused, f"not what constraints.txt pins (run `make constraints`): {refused}"
 
 
-def test_torch_is_exact_and_comes_with_training_only() -> None:
+def test_torch_is_exact_and_comes_with_training_and_its_peer_only() -> None:
     groups = declared()
+    del groups["bench"]
     assert str(next(r for r in groups["train"] if r.name == "torch").specifier) == f"=={TORCH}"
     assert pins()["torch"] == TORCH
     without = closure([r for extra, group in groups.items() if extra != "train" for r in group])

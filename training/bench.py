@@ -1,0 +1,184 @@
+"""Environment steps a second through a whole training iteration, beside a peer and the least time.
+
+The flat GRU under TRPO here, against sb3-contrib's RecurrentPPO on the same bandits with the same
+width, each with the number of threads, and the peer with the number of environments, that suits it
+best; and against this iteration's own matrix products, alone. Turns are taken in one process, so
+what else a machine does meets both. It must never give the peer other cores.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from training.bench_peer import Peer, build_peer, seconds_of, settings_of
+from training.bench_products import CountProducts, Product, floating_operations, seconds_alone
+from training.curriculum import BanditCurriculum
+from training.hyperparameters import Hyperparameters
+from training.policies.network import build
+from training.trpo import Learner, iterate, new_learner
+
+PACKAGES = ("torch", "numpy", "sb3-contrib", "stable-baselines3")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured."""
+
+    n: int = 100
+    k: int = 5
+    width: int = 64
+    trials: int = 1_000
+    """Trials that an iteration here plays."""
+    environments: Sequence[int] = (16, 32, 64, 128, 256, 512)
+    """Numbers of environments that the peer is tried with."""
+    parts: Sequence[int] = (1, 4)
+    """Minibatches of an epoch that the peer is tried with."""
+    threads: Sequence[int] = (1, 2)
+    """Numbers of threads that both are tried with."""
+    repetitions: int = 5
+    seed: int = 1
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+    """All figures. `say` hears what is being done."""
+    learner, curriculum, h = _ours(settings)
+    iterate(learner, h, curriculum)
+    ours = {}
+    for threads in settings.threads:
+        torch.set_num_threads(threads)
+        ours[threads] = _timed(learner, h, curriculum)
+        say(f"TRPO, {threads} threads: {_rate(settings, ours[threads])} steps/s")
+    threads = min(ours, key=ours.__getitem__)
+    peer, peer_threads, tried = _best_peer(settings, say)
+    model = build_peer(peer, settings.k, settings.n, settings.seed)
+    torch.set_num_threads(peer_threads)
+    seconds_of(model, peer, 1)
+
+    took, took_peer, took_products = [], [], []
+    products: Counter[Product] = Counter()
+    for turn in range(settings.repetitions):
+        torch.set_num_threads(threads)
+        took.append(_timed(learner, h, curriculum))
+        counted = CountProducts()
+        with counted:
+            iterate(learner, h, curriculum)
+        products = counted.products
+        took_products.append(seconds_alone(products))
+        torch.set_num_threads(peer_threads)
+        took_peer += seconds_of(model, peer, 1)
+        say(f"turn {turn + 1} of {settings.repetitions}: {_rate(settings, took[-1])} steps/s")
+
+    ours_rate = [settings.trials * settings.n / seconds for seconds in took]
+    peer_rate = [peer.steps / seconds for seconds in took_peer]
+    ratios = [mine / theirs for mine, theirs in zip(ours_rate, peer_rate, strict=True)]
+    whole = [mine / alone for mine, alone in zip(took, took_products, strict=True)]
+    return {
+        "steps_per_s": median(ours_rate),
+        "recurrent_ppo_steps_per_s": median(peer_rate),
+        "ratio": median(ratios),
+        "matmul_ratio": median(whole),
+        "spread": {
+            "steps_per_s": [min(ours_rate), max(ours_rate)],
+            "recurrent_ppo_steps_per_s": [min(peer_rate), max(peer_rate)],
+            "ratio": [min(ratios), max(ratios)],
+            "matmul_ratio": [min(whole), max(whole)],
+        },
+        "repetitions": settings.repetitions,
+        "seconds_an_iteration": median(took),
+        "seconds_of_its_products": median(took_products),
+        "gflop_an_iteration": floating_operations(products) / 1e9,
+        "task": {"family": "bernoulli bandit", "n": settings.n, "k": settings.k},
+        "trpo": {
+            "network": "gru",
+            "width": settings.width,
+            "steps_an_iteration": settings.trials * settings.n,
+            "threads": threads,
+            "hyperparameters": asdict(h),
+        },
+        "recurrent_ppo": settings_of(peer, model) | {"threads": peer_threads, "tried": tried},
+        "machine": _machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _ours(settings: Settings) -> tuple[Learner, BanditCurriculum, Hyperparameters]:
+    h = Hyperparameters()
+    curriculum = BanditCurriculum(
+        horizons=1,
+        groups=1,
+        steps_per_group=settings.trials * settings.n,
+        arms=(settings.k, settings.k),
+        pulls=(settings.n, settings.n),
+        choice_share=0.0,
+    )
+    sizes = {"actions": settings.k, "hidden": settings.width}
+    policy, critic = (build("gru", sizes, seed=settings.seed + i) for i in range(2))
+    return new_learner(policy, critic, settings.seed, h), curriculum, h
+
+
+def _timed(learner: Learner, h: Hyperparameters, curriculum: BanditCurriculum) -> float:
+    """Seconds of one whole iteration: play, advantages, natural step, critic, value."""
+    started = time.perf_counter()
+    iterate(learner, h, curriculum)
+    return time.perf_counter() - started
+
+
+def _best_peer(
+    settings: Settings, say: Callable[[str], None]
+) -> tuple[Peer, int, list[dict[str, Any]]]:
+    """The peer and the threads that make most steps a second, and all that was tried."""
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, Peer, int] | None = None
+    for environments in settings.environments:
+        for parts in settings.parts:
+            peer = Peer(environments, parts, settings.width, settings.n)
+            for threads in settings.threads:
+                torch.set_num_threads(threads)
+                model = build_peer(peer, settings.k, settings.n, settings.seed)
+                seconds_of(model, peer, 1)
+                rate = peer.steps / min(seconds_of(model, peer, 2))
+                shown = {"environments": environments, "parts": parts, "threads": threads}
+                tried.append({**shown, "steps_per_s": rate})
+                say(f"RecurrentPPO, {shown}: {rate:,.0f} steps/s")
+                if best is None or rate > best[0]:
+                    best = rate, peer, threads
+    assert best is not None
+    return best[1], best[2], tried
+
+
+def quick(settings: Settings) -> Settings:
+    """Every part for a moment: no figures to keep."""
+    return replace(
+        settings, trials=200, environments=(16,), parts=(1,), threads=(1,), repetitions=1, width=8
+    )
+
+
+def _rate(settings: Settings, seconds: float) -> str:
+    return f"{settings.trials * settings.n / seconds:,.0f}"
+
+
+def _machine() -> dict[str, Any]:
+    """What to tell with every figure."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    } | {name: version(name) for name in PACKAGES}
