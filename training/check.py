@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from training.baselines import History, gittins_rule
 from training.tasks.bandits import BernoulliBandits
 from training.tasks.mdps import EPISODE_STEPS, TabularMDPs
 from training.tasks.task import Task
@@ -27,12 +29,18 @@ class Look:
     draw: Callable[[], tuple[Task, np.random.Generator]]
     """The trials, and the generator to play them with; the same at every call."""
     luck: float
-    """What the best play earns on them above what it earns on average."""
+    """What a known player earns on them above what it earns on average."""
     reference: tuple[str, float] | None = None
     """Who earns how much on average, to compare with."""
 
 
-_CELLS = ((100, 5, 1_000, 78.58), (10, 10, 1_000, 6.713), (100, 50, 200, 85.59))
+_CELLS = (
+    (100, 5, 1_000, 78.58),
+    (10, 10, 1_000, 6.713),
+    (100, 50, 200, 85.59),
+    (500, 10, 100, 442.1),
+    (500, 50, 100, 464.97),
+)
 """(n, k, trials, what finite-horizon Gittins earns)."""
 
 
@@ -41,20 +49,40 @@ def bandit_looks(action_range: tuple[int, int]) -> list[Look]:
     low, high = action_range
     cells = [cell for cell in _CELLS if low <= cell[1] <= high]
     if cells:
-        return [_bandit_look(n, k, trials, ("Gittins", mean)) for n, k, trials, mean in cells]
+        return [_beside_gittins(*cell) for cell in cells]
     n, k, trials, _ = _CELLS[0]
-    return [_bandit_look(n, min(max(k, low), high), trials, None)]
+    return [_beside_the_best(n, min(max(k, low), high), trials)]
 
 
-def _bandit_look(n: int, k: int, trials: int, reference: tuple[str, float] | None) -> Look:
-    def draw() -> tuple[BernoulliBandits, np.random.Generator]:
+@cache
+def _beside_gittins(n: int, k: int, trials: int, mean: float) -> Look:
+    """Luck is what Gittins earns on these very trials above its mean: most of a policy's own."""
+    draw = _drawn(n, k, trials)
+    bandits, rng = draw()
+    rule, history, earned = gittins_rule(n), History.blank(trials, k), 0.0
+    bandits.reset()
+    for _ in range(n):
+        actions = rule(history, rng)
+        earned += bandits.expected(actions).mean()
+        history.observe(actions, bandits.step(actions)[1])
+    return Look(f"n={n}, k={k}", draw, float(earned) - mean, ("Gittins", mean))
+
+
+@cache
+def _beside_the_best(n: int, k: int, trials: int) -> Look:
+    """Luck is what the best arms pay above k / (k + 1)."""
+    draw = _drawn(n, k, trials)
+    bandits, _ = draw()
+    bandits.reset()
+    return Look(f"n={n}, k={k}", draw, float(n * (bandits.bounds()[1].mean() - k / (k + 1))))
+
+
+def _drawn(n: int, k: int, trials: int) -> Callable[[], tuple[Task, np.random.Generator]]:
+    def draw() -> tuple[Task, np.random.Generator]:
         rng = np.random.default_rng(_SEED)
         return BernoulliBandits(trials, k, n, rng), rng
 
-    bandits, _ = draw()
-    bandits.reset()
-    luck = n * (bandits.means.max(1).mean() - k / (k + 1))
-    return Look(f"n={n}, k={k}", draw, float(luck), reference)
+    return draw
 
 
 _MDPS = ((25, 120, 461.9), (10, 200, 162.7), (100, 30, 2045.0))

@@ -54,6 +54,7 @@ def save(
         "critic": learner.critic.state_dict(),
         "critic_optimiser": learner.critic_optimiser.state_dict(),
         "value_optimiser": learner.value_optimiser.state_dict(),
+        "lesson_optimiser": learner.lesson_optimiser.state_dict(),
         "rng": _rng_state(learner.rng),
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -80,6 +81,8 @@ def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters, Curricul
         learner.critic.load_state_dict(state["critic"])
         learner.critic_optimiser.load_state_dict(state["critic_optimiser"])
         learner.value_optimiser.load_state_dict(state["value_optimiser"])
+        if "lesson_optimiser" in state:
+            learner.lesson_optimiser.load_state_dict(state["lesson_optimiser"])
         learner.rng = _rng_of(state["rng"])
         learner.iteration, learner.steps = state["iteration"], state["steps"]
         learner.history = state["history"]

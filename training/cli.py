@@ -78,23 +78,60 @@ def bandits(
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 10,
     check_every: Annotated[
         int, typer.Option(min=1, help="Iterations between looks at the fixed trials.")
-    ] = 10,
+    ] = 25,
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads; 1 is best unless the machine is yours alone.")
     ] = 1,
     hidden: Annotated[int, typer.Option(min=1, help="gru: size of the hidden state.")] = 256,
-    shared: Annotated[int, typer.Option(min=1, help="actionwise: shared memory, floats.")] = 32,
-    row: Annotated[int, typer.Option(min=1, help="actionwise: memory an action, floats.")] = 32,
+    shared: Annotated[int, typer.Option(min=1, help="actionwise: shared memory, floats.")] = 31,
+    row: Annotated[int, typer.Option(min=1, help="actionwise: memory an action, floats.")] = 24,
     width: Annotated[int, typer.Option(min=1, help="actionwise: width of the head.")] = 48,
+    belief: Annotated[
+        bool,
+        typer.Option(
+            help="actionwise: exact statistics of each action's reward in its row, or none."
+        ),
+    ] = True,
+    teacher: Annotated[
+        str, typer.Option(help="Who shows what to do before TRPO: gittins, or none.")
+    ] = "gittins",
+    lessons: Annotated[
+        int, typer.Option(help="Iterations of imitation before those of TRPO.")
+    ] = _DEFAULT.lessons,
+    lesson_rate: Annotated[
+        float, typer.Option(help="Adam's rate in the first lesson.")
+    ] = _DEFAULT.lesson_rate,
+    lesson_times: Annotated[
+        float, typer.Option(help="Share of a trial's steps that a lesson looks at.")
+    ] = _DEFAULT.lesson_times,
+    lesson_parts: Annotated[
+        int, typer.Option(help="Parts of a lesson's trials, a step of Adam each.")
+    ] = _DEFAULT.lesson_parts,
     arms: Annotated[
         tuple[int, int], typer.Option(help="Fewest and most arms; gru: equal.")
     ] = _FAMILY.arms,
+    held_out_arms: Annotated[
+        list[int], typer.Option(help="A number of arms never trained on; may be repeated.")
+    ] = list(_FAMILY.held_out_arms),  # noqa: B006
     pulls: Annotated[
         tuple[int, int], typer.Option(help="Fewest and most pulls a trial.")
     ] = _FAMILY.pulls,
     choice_share: Annotated[
         float, typer.Option(help="Share of trials whose arm means sum to one (a choice).")
     ] = _FAMILY.choice_share,
+    growing: Annotated[
+        int,
+        typer.Option(help="Iterations over which the most pulls grow; 0: at once."),
+    ] = _FAMILY.growing,
+    gaussian_share: Annotated[
+        float, typer.Option(help="Share of families that pay real numbers.")
+    ] = _FAMILY.gaussian_share,
+    drift_share: Annotated[
+        float, typer.Option(help="Share of families whose means drift.")
+    ] = _FAMILY.drift_share,
+    delay_share: Annotated[
+        float, typer.Option(help="Share of families whose feedback is late or in batches.")
+    ] = _FAMILY.delay_share,
     horizons: Annotated[
         int, typer.Option(help="Numbers of pulls drawn an iteration.")
     ] = _FAMILY.horizons,
@@ -133,10 +170,12 @@ def bandits(
         int, typer.Option(help="Parts a pass is cut into.")
     ] = _DEFAULT.critic_batches,
 ) -> None:
-    """Train on Bernoulli bandits with TRPO.
+    """Train on bandits: lessons from a teacher (DAgger) first, then TRPO.
 
-    Every iteration plays several families (pulls n, arms k), log-uniform in their ranges, and takes
-    one natural step. SIGTERM, SIGHUP or Ctrl-C finishes the iteration, saves a checkpoint and exits
+    Every iteration plays several families (pulls n, arms k), log-uniform in their ranges. A lesson
+    regresses the policy on what the teacher would have done; --teacher none is TRPO from scratch,
+    and as many iterations as lessons is imitation alone. Afterwards each iteration takes one
+    natural step. SIGTERM, SIGHUP or Ctrl-C finishes the iteration, saves a checkpoint and exits
     with 0; a second SIGTERM or Ctrl-C exits at once and keeps the checkpoint as last saved. The
     same command with --resume goes on as if nothing had happened. With --resume the network's sizes
     must be the checkpoint's; its seed and hyperparameters hold, and another one is refused.
@@ -157,10 +196,20 @@ def bandits(
             groups=groups,
             steps_per_group=steps_per_group,
             arms=arms,
+            held_out_arms=() if arms[0] == arms[1] else tuple(held_out_arms),
             pulls=pulls,
+            growing=growing,
             choice_share=choice_share,
+            gaussian_share=gaussian_share,
+            drift_share=drift_share,
+            delay_share=delay_share,
         )
         wanted = Hyperparameters(
+            teacher=teacher,
+            lessons=lessons,
+            lesson_rate=lesson_rate,
+            lesson_times=lesson_times,
+            lesson_parts=lesson_parts,
             expected_rewards=expected_rewards,
             discount=discount,
             gae_lambda=gae_lambda,
@@ -187,7 +236,7 @@ def bandits(
                 raise ValueError(f"--arms: the gru takes one number of actions, got {arms}")
             sizes = {"actions": arms[0], "hidden": hidden}
         else:
-            sizes = {"shared": shared, "row": row, "width": width}
+            sizes = {"shared": shared, "row": row, "width": width, "belief": belief}
         policy, critic = build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
         if resume:
             learner, record, wanted, curriculum = load(path)
@@ -377,7 +426,9 @@ def _refuse_other_settings(ctx: typer.Context, path: Path, kept: dict[str, Any])
     """Refuses to resume when a setting was typed that is not the checkpoint's."""
     for field, value in kept.items():
         source = ctx.get_parameter_source(field)
-        if source is not None and source.name != "DEFAULT" and ctx.params[field] != value:
+        typed = ctx.params.get(field)
+        typed = tuple(typed) if isinstance(typed, list) else typed
+        if source is not None and source.name != "DEFAULT" and typed != value:
             shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
             raise ValueError(
                 f"{_option(field)}: {path} was trained with {shown}, and a resumed run keeps its "

@@ -7,7 +7,7 @@ here, and the learner stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -15,8 +15,15 @@ import numpy as np
 from training.check import Look, bandit_looks, mdp_looks
 from training.informed_mdps import InformedMDPs
 from training.tasks.bandits import BernoulliBandits, refuse_impossible_family
+from training.tasks.drift import Drift
+from training.tasks.gaussian_bandits import GaussianBandits
 from training.tasks.mdps import EPISODE_STEPS
 from training.tasks.task import Task
+
+_FIRST_MOST_PULLS = 20
+"""What a growing horizon starts from."""
+_LONGEST_WAIT = 20
+"""Interactions that feedback waits at most."""
 
 
 class Curriculum(Protocol):
@@ -38,7 +45,7 @@ class Curriculum(Protocol):
 
 @dataclass(frozen=True)
 class BanditCurriculum:
-    """Bernoulli bandits of any number of arms and pulls."""
+    """Bandits of any number of arms and pulls, most of them Bernoulli with fixed means."""
 
     name: ClassVar[str] = "bandits"
 
@@ -50,11 +57,21 @@ class BanditCurriculum:
     """Interactions a family plays; trials = steps / pulls."""
     arms: tuple[int, int] = (2, 50)
     """Arms are drawn log-uniformly from this range."""
-    pulls: tuple[int, int] = (5, 250)
-    """Pulls a trial are drawn log-uniformly from this range."""
+    held_out_arms: tuple[int, ...] = (3, 25)
+    """Numbers of arms never trained on, so that an evaluation shows what was not seen."""
+    pulls: tuple[int, int] = (2, 500)
+    """Pulls a trial are drawn log-uniformly from this range. A single pull teaches nothing."""
+    growing: int = 40
+    """Iterations over which the most pulls grow to the range's end; 0: all from the start."""
     choice_share: float = 0.25
     """Share of trials that are choices: preferences over the arms that sum to one, with habits and
     changes, instead of fixed uniform means."""
+    gaussian_share: float = 0.1
+    """Share of families that pay real numbers."""
+    drift_share: float = 0.15
+    """Share of families whose means drift, one half of them in change-points, one half slowly."""
+    delay_share: float = 0.15
+    """Share of families fed back late, one half of them in batches."""
 
     def __post_init__(self) -> None:
         for name in ("arms", "pulls"):
@@ -68,20 +85,50 @@ class BanditCurriculum:
                 except ValueError as error:
                     expected = str(error).removeprefix(f"{field}: ")
                     raise ValueError(f"{name}: {expected}") from error
-        refuse_impossible_family(k=2, n=1, choice_share=self.choice_share)
-        for name in ("horizons", "groups", "steps_per_group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("choice_share", "gaussian_share", "drift_share", "delay_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
+        for name, least in (("horizons", 1), ("groups", 1), ("steps_per_group", 1), ("growing", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if set(self.held_out_arms) >= set(range(self.arms[0], self.arms[1] + 1)):
+            raise ValueError(
+                f"held_out_arms: expected to leave some of {self.arms[0]} to {self.arms[1]} arms, "
+                f"got {self.held_out_arms}"
+            )
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """`horizons` batches of `groups` families, each of its own number of arms."""
+        least, most = self.pulls
+        if self.growing:
+            grown = round(most * min(1.0, iteration / self.growing))
+            most = max(least, min(most, _FIRST_MOST_PULLS), grown)
         for _ in range(self.horizons):
-            n = log_uniform(rng, self.pulls)
+            n = log_uniform(rng, (least, most))
             trials = max(2, round(self.steps_per_group / n))
-            yield [
-                BernoulliBandits(trials, log_uniform(rng, self.arms), n, rng, self.choice_share)
-                for _ in range(self.groups)
-            ]
+            yield [self._family(trials, n, rng) for _ in range(self.groups)]
+
+    def _family(self, trials: int, n: int, rng: np.random.Generator) -> Task:
+        """A family of n pulls; a share of 0 draws nothing."""
+        k = log_uniform(rng, self.arms)
+        while k in self.held_out_arms:
+            k = log_uniform(rng, self.arms)
+        gaussian = self.gaussian_share and rng.random() < self.gaussian_share
+        drift: Drift = "none"
+        if self.drift_share and rng.random() < self.drift_share:
+            drift = "slow" if rng.random() < 0.5 else "change-points"
+        delay, batch = 0, 1
+        if self.delay_share and rng.random() < self.delay_share and n > 1:
+            late = log_uniform(rng, (1, min(n - 1, _LONGEST_WAIT)))
+            delay, batch = (late, 1) if rng.random() < 0.5 else (0, late + 1)
+        if gaussian:
+            return GaussianBandits(trials, k, n, rng, drift=drift, delay=delay, batch=batch)
+        choices = self.choice_share
+        return BernoulliBandits(trials, k, n, rng, choices, drift=drift, delay=delay, batch=batch)
+
+    def plain(self) -> BanditCurriculum:
+        """The part of it whose means stay as they are and whose feedback comes at once."""
+        return replace(self, choice_share=0.0, gaussian_share=0.0, drift_share=0.0, delay_share=0.0)
 
     def looks(self, action_range: tuple[int, int]) -> list[Look]:
         """The cells of the paper's table that say most."""

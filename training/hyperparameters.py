@@ -12,6 +12,16 @@ _HIGHEST_RATE = 1e30
 class Hyperparameters:
     """Everything that shapes a training run beside what is trained on (`training.curriculum`)."""
 
+    teacher: str = "none"
+    """Who shows the policy what to do before it learns by reward; none: nobody."""
+    lessons: int = 400
+    """Iterations of imitation (DAgger, Ross et al. 2011) before those of TRPO."""
+    lesson_rate: float = 3e-3
+    """Adam's rate in the first lesson; it falls to a twentieth by the last."""
+    lesson_times: float = 0.25
+    """Share of a trial's steps whose advice a lesson looks at."""
+    lesson_parts: int = 4
+    """Steps of Adam a batch, each on its share of the trials."""
     expected_rewards: bool = True
     """Returns add up the action's mean minus the best's, in place of the sampled reward: a
     simulator's variance reduction that leaves the gradient unbiased. The policy sees samples."""
@@ -30,18 +40,20 @@ class Hyperparameters:
     critic_batches: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("cg_iterations", "critic_epochs", "critic_batches"):
+        for name in ("cg_iterations", "critic_epochs", "critic_batches", "lesson_parts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("discount", "gae_lambda", "fisher_trials", "fisher_times"):
+        for name in ("discount", "gae_lambda", "fisher_trials", "fisher_times", "lesson_times"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: expected a share in (0, 1], got {getattr(self, name)}")
-        for name in ("radius", "critic_rate"):
+        for name in ("radius", "critic_rate", "lesson_rate"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         if self.critic_rate > _HIGHEST_RATE:
             raise ValueError(
                 f"critic_rate: expected at most {_HIGHEST_RATE:g}, got {self.critic_rate}"
             )
+        if self.lessons < 0:
+            raise ValueError(f"lessons: expected 0 or more, got {self.lessons}")
         if not self.damping >= 0.0:
             raise ValueError(f"damping: expected at least 0, got {self.damping}")

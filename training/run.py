@@ -24,8 +24,10 @@ import torch
 from training import checkpoints
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
+from training.imitation import lesson
 from training.policies.network import Network
 from training.rollout import play
+from training.teachers import build_teacher
 from training.trpo import Learner, iterate
 
 
@@ -93,14 +95,21 @@ def run(
     stop: Stop,
     on_iteration: Callable[[dict[str, float]], None],
 ) -> bool:
-    """Trains until the schedule is done or `stop` is set; the last checkpoint is at `path`.
+    """Lessons first, if there is a teacher, then TRPO, until the schedule is done or `stop` is set.
+
+    The last checkpoint is at `path`.
 
     `record["seconds"]` counts training time over all resumptions, and `record["command"]` is kept
     at the one command that gives what is saved. Returns whether it finished.
     """
+    asked = hyperparameters.lessons and hyperparameters.teacher != "none"
+    teacher = build_teacher(hyperparameters.teacher) if asked else None
     while not stop.by and not schedule.done(learner, record["seconds"]):
         started = time.monotonic()
-        entry = iterate(learner, hyperparameters, curriculum)
+        if teacher is not None and learner.iteration < hyperparameters.lessons:
+            entry = lesson(learner, hyperparameters, curriculum, teacher)
+        else:
+            entry = iterate(learner, hyperparameters, curriculum)
         if learner.iteration % schedule.check_every == 0:
             entry |= look(learner.policy, curriculum)
         learner.history.append(entry)

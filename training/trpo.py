@@ -35,9 +35,16 @@ class Learner:
     rng: np.random.Generator
     critic_optimiser: torch.optim.Adam
     value_optimiser: torch.optim.Adam
+    lesson_optimiser: torch.optim.Adam
     iteration: int = 0
     steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+
+def acting_parameters(policy: Network) -> list[nn.Parameter]:
+    """A policy's parameters but for its value head."""
+    value_head = {id(parameter) for parameter in policy.value_parameters()}
+    return [parameter for parameter in policy.parameters() if id(parameter) not in value_head]
 
 
 def new_learner(
@@ -51,6 +58,7 @@ def new_learner(
         rng=np.random.default_rng(seed),
         critic_optimiser=torch.optim.Adam(critic.parameters(), lr=rate),
         value_optimiser=torch.optim.Adam(policy.value_parameters(), lr=rate),
+        lesson_optimiser=torch.optim.Adam(acting_parameters(policy), hyperparameters.lesson_rate),
     )
 
 
@@ -217,7 +225,7 @@ def fit_critic(learner: Learner, batches: list[Batch], h: Hyperparameters) -> fl
                 for value, group in zip(values, batch, strict=True)
             ) / len(batch)
             parameters = list(learner.critic.parameters())
-            _descend(loss, learner.critic_optimiser, parameters, "critic", learner.iteration + 1)
+            descend(loss, learner.critic_optimiser, parameters, "critic", learner.iteration + 1)
             errors.append(float(loss.detach()))
     return float(np.mean(errors))
 
@@ -241,7 +249,7 @@ def fit_value(learner: Learner, batches: list[Batch]) -> float:
             target = torch.from_numpy(group.played.encoded(to_go))[times]
             loss = (learner.policy.value_of(pool) - target).square().mean()
             parameters = learner.policy.value_parameters()
-            _descend(loss, learner.value_optimiser, parameters, "value head", learner.iteration + 1)
+            descend(loss, learner.value_optimiser, parameters, "value head", learner.iteration + 1)
             errors.append(float(loss.detach()))
     return float(np.mean(errors))
 
@@ -305,14 +313,17 @@ def _move(parameters: list[nn.Parameter], start: list[Tensor], step: Tensor) -> 
         parameter.copy_(origin + part)
 
 
-def _descend(
+def descend(
     loss: Tensor,
     optimiser: torch.optim.Adam,
     parameters: list[nn.Parameter],
     name: str,
     iteration: int,
 ) -> None:
-    """One step of Adam. Raises TrainingDivergedError before a step that is not finite."""
+    """One step of Adam, the gradient's norm at most 1.
+
+    Raises TrainingDivergedError before a step that is not finite.
+    """
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(parameters, 1.0)

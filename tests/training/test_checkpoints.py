@@ -29,7 +29,8 @@ TRAIN = [
     "-c",
     "from training.cli import train_app; train_app()",
     "bandits",
-    *shlex.split("--shared 5 --row 4 --width 6 --groups 2 --steps-per-group 60 --arms 2 4"),
+    *shlex.split("--teacher none --shared 5 --row 4 --width 6 --groups 2"),
+    *shlex.split("--steps-per-group 60 --arms 2 4"),
     *shlex.split("--pulls 3 6 --cg-iterations 3 --save-every 1 --check-every 1000"),
 ]
 
@@ -218,3 +219,11 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_old_one(
         save(learner, record, TINY, TINY_BANDITS, path)
     assert path.read_bytes() == kept
     assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_checkpoint_without_a_belief_is_not_resumed_with_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    go(tiny_learner(), path, 1)
+    sizes = {"shared": 5, "row": 4, "width": 6, "belief": True}
+    with pytest.raises(CheckpointError, match=r"belief False.*belief True.*was asked for"):
+        refuse_other_architecture(path, load(path)[0], architecture(build("actionwise", sizes)))

@@ -43,6 +43,28 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield directory
 
 
+def test_a_policy_with_a_belief_is_exported_as_faithfully(tmp_path: Path) -> None:
+    write_graphs(
+        shaken("actionwise", SMALL | {"belief": True}), tmp_path, "b", 1, "bandits", PROVENANCE
+    )
+    policy = OnnxPolicy.load(tmp_path)
+    parity = verify_parity(policy, tmp_path)
+    assert parity.difference == 0.0
+    assert parity.batch == 64
+    memory = policy.blank(1, 4)
+    for _ in range(500):
+        memory = policy.learn(
+            memory,
+            context=np.zeros((1, 3), np.float32),
+            action=np.array([2]),
+            reward=np.array([-1.0], np.float32),
+            done=np.ones(1, np.float32),
+            action_features=np.zeros((1, 4, 2), np.float32),
+        )
+    assert memory.rows[0, 2, 4:7].tolist() == [500, -500, 500]
+    assert memory.shared[0, -1] == 500
+
+
 @pytest.fixture
 def copy(bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle, tmp_path / "copy"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.trials import record, shake, small_actionwise, step_by_step
+from tests.training.trials import record, shake, small_actionwise, small_believing, step_by_step
 from training.policies.actionwise import ActionwiseSizes
 from training.policies.cells import step
 from training.policies.network import Network, build
@@ -22,7 +22,8 @@ def small_gru() -> Network:
     return network
 
 
-NETWORKS = pytest.mark.parametrize("make", [small_actionwise, small_gru])
+NETWORKS = pytest.mark.parametrize("make", [small_actionwise, small_believing, small_gru])
+ACTIONWISE = pytest.mark.parametrize("make", [small_actionwise, small_believing])
 
 
 def fitting(network: Network, **sizes: int) -> Record:
@@ -98,15 +99,17 @@ def test_a_record_of_delayed_feedback_is_the_same_as_step_by_step(make: type) ->
     torch.testing.assert_close(some, slow[times], atol=1e-6, rtol=0)
 
 
-def test_records_with_other_numbers_of_actions_do_not_disturb_each_other() -> None:
-    network = small_actionwise()
+@ACTIONWISE
+def test_records_with_other_numbers_of_actions_do_not_disturb_each_other(make: type) -> None:
+    network = make()
     records = [record(K=K, seed=K) for K in (2, 5, 3)]
     for one, together in zip(records, network.logits(records), strict=True):
-        torch.testing.assert_close(together, network.logits([one])[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(together, network.logits([one])[0], atol=1e-6, rtol=1e-6)
 
 
-def test_the_gradient_at_once_is_the_gradient_step_by_step() -> None:
-    network = small_actionwise().double()
+@ACTIONWISE
+def test_the_gradient_at_once_is_the_gradient_step_by_step(make: type) -> None:
+    network = make().double()
     one = record()
     one = Record(
         one.action,
@@ -141,8 +144,9 @@ def permuted(one: Record, order: Tensor) -> Record:
     )
 
 
-def test_renaming_actions_renames_probabilities_and_rows_and_nothing_else() -> None:
-    network = small_actionwise()
+@ACTIONWISE
+def test_renaming_actions_renames_probabilities_and_rows_and_nothing_else(make: type) -> None:
+    network = make()
     one = record(K=5)
     order = torch.tensor([3, 0, 4, 1, 2])
     before, shared, rows = step_by_step(network, one)
@@ -153,8 +157,9 @@ def test_renaming_actions_renames_probabilities_and_rows_and_nothing_else() -> N
     assert torch.equal(rows[:, order], rows_too)
 
 
-def test_padding_the_actions_changes_no_probability_and_not_one_bit_of_memory() -> None:
-    network = small_actionwise()
+@ACTIONWISE
+def test_padding_the_actions_changes_no_probability_and_not_one_bit_of_memory(make: type) -> None:
+    network = make()
     one = record(K=4)
     padded = Record(
         one.action,
@@ -173,12 +178,15 @@ def test_padding_the_actions_changes_no_probability_and_not_one_bit_of_memory() 
     assert torch.equal(shared, shared_too)
     assert torch.equal(rows, rows_too[:, :4])
     torch.testing.assert_close(
-        network.logits([padded])[0][..., :4], network.logits([one])[0], atol=1e-6, rtol=0
+        network.logits([padded])[0][..., :4], network.logits([one])[0], atol=1e-6, rtol=1e-6
     )
 
 
-def test_learning_writes_the_served_actions_row_and_no_other_not_even_beside_nan() -> None:
-    network = small_actionwise()
+@ACTIONWISE
+def test_learning_writes_the_served_actions_row_and_no_other_not_even_beside_nan(
+    make: type,
+) -> None:
+    network = make()
     shared, rows = network.blank(2, 3)
     rows = rows.clone()
     rows[0, 1] = torch.nan

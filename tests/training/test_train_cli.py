@@ -20,8 +20,9 @@ from training.run import reproducing
 ADVICE = ".venv/bin/pip install -e '.[train]' -c constraints.txt"
 
 TINY = [
-    *shlex.split("--shared 5 --row 4 --width 6 --groups 1 --horizons 1 --steps-per-group 30"),
-    *shlex.split("--arms 2 3 --pulls 3 4 --cg-iterations 2 --iterations 1"),
+    *shlex.split("--teacher none --shared 5 --row 4 --width 6"),
+    *shlex.split("--groups 1 --horizons 1 --steps-per-group 30"),
+    *shlex.split("--arms 2 2 --pulls 3 4 --cg-iterations 2 --iterations 1"),
 ]
 
 

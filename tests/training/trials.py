@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from training.curriculum import BanditCurriculum
@@ -11,7 +13,7 @@ from training.policies.network import Network, build
 from training.record import Record
 from training.trpo import Learner, new_learner
 
-SMALL = {"shared": 5, "row": 4, "width": 6, "context": 3, "action_features": 2}
+SMALL: dict[str, Any] = {"shared": 5, "row": 4, "width": 6, "context": 3, "action_features": 2}
 
 
 def record(*, T: int = 7, B: int = 3, K: int = 4, C: int = 3, F: int = 2, seed: int = 0) -> Record:
@@ -31,6 +33,14 @@ def record(*, T: int = 7, B: int = 3, K: int = 4, C: int = 3, F: int = 2, seed: 
 def small_actionwise(seed: int = 0) -> Actionwise:
     """An actionwise network whose every weight and blank memory counts."""
     network = build("actionwise", SMALL, seed=seed)
+    assert isinstance(network, Actionwise)
+    shake(network, seed)
+    return network
+
+
+def small_believing(seed: int = 0) -> Actionwise:
+    """The same with exact statistics in its rows."""
+    network = build("actionwise", SMALL | {"belief": True}, seed=seed)
     assert isinstance(network, Actionwise)
     shake(network, seed)
     return network
@@ -73,8 +83,19 @@ def step_by_step(
     return probabilities, *memories[-1]
 
 
-TINY = Hyperparameters(cg_iterations=3, fisher_trials=0.5, fisher_times=1.0)
-TINY_BANDITS = BanditCurriculum(horizons=2, groups=2, steps_per_group=60, arms=(2, 4), pulls=(3, 6))
+TINY = Hyperparameters(teacher="none", cg_iterations=3, fisher_trials=0.5, fisher_times=1.0)
+TINY_BANDITS = BanditCurriculum(
+    horizons=2,
+    groups=2,
+    steps_per_group=60,
+    arms=(2, 4),
+    held_out_arms=(),
+    pulls=(3, 6),
+    growing=0,
+    gaussian_share=0.0,
+    drift_share=0.0,
+    delay_share=0.0,
+)
 """A run whose iterations take milliseconds."""
 
 

@@ -2,6 +2,11 @@
 
 The flagship network. Permutation-equivariant over actions; `learn` touches the served action's row
 and the shared part alone, bit for bit. It must never see an action's index.
+
+With `belief`, a row also holds the exact statistics of its action's reward, and the shared part the
+position; a logit is then sharpness · Σ weight · (posterior mean + deviation · bonus) + score, where
+bonus and score are read from the row, and sharpness and weights from the pool. An index policy is
+one setting of that, so exploration is what is left to learn.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.policies.belief import FEATURES, SIZE, VIEWS, Belief, Reading
 from training.policies.cells import step
 from training.policies.sequence import RowMemory, last_written
 from training.record import Record
@@ -22,6 +28,10 @@ from training.trust_region import Differentiated, Linearised
 _MEMORY_FLOATS = 480
 _BELIEF_FLOATS = 152
 _MOST_ACTIONS = 50
+
+_LOG_SHARPNESS = (2.0, 6.0)
+"""Where the logarithm of the sharpness starts, and what it stays below: probabilities of torch and
+onnxruntime drift apart in proportion."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +43,33 @@ class ActionwiseSizes:
     width: int = 48
     context: int = 0
     action_features: int = 0
+    belief: bool = False
+    """Whether rows hold the statistics of their action's reward beside the recurrent part."""
 
     def __post_init__(self) -> None:
         if self.shared < 1 or self.row < 1 or self.width < 1:
             raise ValueError("shared, row and width: expected at least 1 each")
-        if 8 * self.row + self.shared + _BELIEF_FLOATS > _MEMORY_FLOATS:
+        shared, row = self.shared_floats, self.row_floats
+        if 8 * row + shared + _BELIEF_FLOATS > _MEMORY_FLOATS:
             raise ValueError(
                 f"shared and row: expected 8·row + shared + {_BELIEF_FLOATS} to be at most "
                 f"{_MEMORY_FLOATS} floats (a memory of 8 actions in 2 KB), "
-                f"got row {self.row} and shared {self.shared}"
+                f"got row {row} and shared {shared}"
             )
+
+    @property
+    def shared_floats(self) -> int:
+        """The shared part, position included where there is one."""
+        return self.shared + int(self.belief)
+
+    @property
+    def row_floats(self) -> int:
+        """A row, statistics included where there are some."""
+        return self.row + SIZE * int(self.belief)
+
+
+Recalled = tuple[Tensor, Reading | None]
+"""Embeddings `[T', B, K, D]`, and what the belief says of the same actions."""
 
 
 class Actionwise(nn.Module):
@@ -75,7 +102,17 @@ class Actionwise(nn.Module):
         self.score = nn.Linear(D, 1, bias=False)
         self.value_pool = nn.Linear(2 * D, D)
         self.value = nn.Linear(D, 1)
+        if sizes.belief:
+            self.belief = Belief()
+            self.embed_belief = nn.Linear(FEATURES, D, bias=False)
+            self.bonus = nn.Linear(D, VIEWS)
+            self.steer = nn.Linear(2 * D, 1 + VIEWS)
         with torch.no_grad():
+            if sizes.belief:
+                self.bonus.weight.mul_(0.1)
+                self.bonus.bias.zero_()
+                self.steer.weight.mul_(0.1)
+                self.steer.bias.copy_(torch.tensor([_LOG_SHARPNESS[0], 1.0, *[0.0] * (VIEWS - 1)]))
             self.score.weight.mul_(0.1)
             self.value.weight.mul_(0.1)
             self.value.bias.zero_()
@@ -87,7 +124,12 @@ class Actionwise(nn.Module):
 
     def blank(self, batch: int, actions: int) -> tuple[Tensor, Tensor]:
         """The blank memory of `batch` accounts: shared `[B, G]`, rows `[B, K, H]`."""
-        return self.blank_shared.expand(batch, -1), self.blank_row.expand(batch, actions, -1)
+        shared: Tensor = self.blank_shared
+        row: Tensor = self.blank_row
+        if self.sizes.belief:
+            shared = torch.cat([shared, shared.new_zeros(1)])
+            row = torch.cat([row, row.new_zeros(SIZE)])
+        return shared.expand(batch, -1), row.expand(batch, actions, -1)
 
     def decide(
         self,
@@ -99,11 +141,22 @@ class Actionwise(nn.Module):
         action_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Probabilities `[B, K]`, exactly 0 where masked, and value `[B]`. Writes nothing."""
+        reading = None
+        if self.sizes.belief:
+            shared, position = shared[:, :-1], shared[:, -1]
+            rows, statistics = torch.split(rows, [self.sizes.row, SIZE], -1)
+            reading = self.belief.read(self.belief.now(statistics, position))
         embedded = self._embed(
-            self.embed_row(rows), shared, context, action_mask, horizon_left, action_features
+            self.embed_row(rows),
+            reading,
+            shared,
+            context,
+            action_mask,
+            horizon_left,
+            action_features,
         )
         pool = _pool(embedded, action_mask)
-        logits = self._logits(embedded, pool, action_mask)
+        logits = self._logits(embedded, reading, pool, action_mask)
         return torch.softmax(logits, -1), self.value_of(pool)
 
     def learn(
@@ -120,6 +173,9 @@ class Actionwise(nn.Module):
         seen = torch.stack([reward, done], -1)
         served = action[:, None, None]
         old = rows.gather(1, served.expand(-1, 1, rows.shape[2])).squeeze(1)
+        if self.sizes.belief:
+            shared, before = shared[:, :-1], shared[:, -1]
+            old, statistics = torch.split(old, [self.sizes.row, SIZE], -1)
         observed = [seen, context]
         if self.sizes.action_features:
             wide = served.expand(-1, 1, action_features.shape[2])
@@ -135,6 +191,10 @@ class Actionwise(nn.Module):
             self.shared_from_shared(shared),
             shared,
         )
+        if self.sizes.belief:
+            position = before + 1.0
+            next_shared = torch.cat([next_shared, position[:, None]], -1)
+            new = torch.cat([new, self.belief.update(statistics, reward, position)], -1)
         return next_shared, rows.scatter(1, served.expand(-1, 1, rows.shape[2]), new[:, None])
 
     def logits(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
@@ -143,8 +203,10 @@ class Actionwise(nn.Module):
         The records are of one length; `times` int64 `[T']` are the steps wanted, all by default.
         """
         return [
-            self._logits(embedded, _pool(embedded, record.action_mask), record.action_mask)
-            for record, embedded in zip(records, self._recall(records, times), strict=True)
+            self._logits(embedded, reading, _pool(embedded, record.action_mask), record.action_mask)
+            for record, (embedded, reading) in zip(
+                records, self._recall(records, times), strict=True
+            )
         ]
 
     forward = logits
@@ -164,7 +226,7 @@ class Actionwise(nn.Module):
         """What the value is read from, `[T', B, 2D]` for each record."""
         return [
             _pool(embedded, record.action_mask)
-            for record, embedded in zip(records, self._recall(records, times), strict=True)
+            for record, (embedded, _) in zip(records, self._recall(records, times), strict=True)
         ]
 
     def value_of(self, pool: Tensor) -> Tensor:
@@ -175,8 +237,8 @@ class Actionwise(nn.Module):
         """The value head alone: trained apart from the policy, by regression."""
         return [*self.value_pool.parameters(), *self.value.parameters()]
 
-    def _recall(self, records: Sequence[Record], times: Tensor | None) -> list[Tensor]:
-        """Every action's embedding `[T', B, K, D]` for each record.
+    def _recall(self, records: Sequence[Record], times: Tensor | None) -> list[Recalled]:
+        """Every action's embedding `[T', B, K, D]`, and the belief's reading, for each record.
 
         A memory does not depend on how many actions there are, so records of different K share
         one pass through time.
@@ -195,7 +257,10 @@ class Actionwise(nn.Module):
         projected: Tensor,
         shared: Tensor,
         times: Tensor | None,
-    ) -> Tensor:
+    ) -> Recalled:
+        reading = None
+        if self.sizes.belief:
+            reading = self.belief.read(self.belief.replay(record, written, times))
         context, horizon = record.context, record.horizon_left
         if (learned := record.learned(times)) is not None:
             written, shared = written[learned], shared[learned]
@@ -203,14 +268,16 @@ class Actionwise(nn.Module):
             context, horizon = context[times], horizon[times]
         at = written * record.trials + torch.arange(record.trials)[:, None]
         found = projected.flatten(0, 1).index_select(0, at.flatten())
-        return self._embed(
+        embedded = self._embed(
             found.view(*at.shape, -1),
+            reading,
             shared,
             context,
             record.action_mask,
             horizon,
             record.action_features,
         )
+        return embedded, reading
 
     def _memories(
         self, records: Sequence[Record], written: Sequence[Tensor]
@@ -247,6 +314,7 @@ class Actionwise(nn.Module):
     def _embed(
         self,
         projected: Tensor,
+        reading: Reading | None,
         shared: Tensor,
         context: Tensor,
         action_mask: Tensor,
@@ -258,13 +326,25 @@ class Actionwise(nn.Module):
         count = (torch.log(count) / math.log(_MOST_ACTIONS)).expand(*shared.shape[:-1], 1)
         common = self.embed_common(torch.cat([shared, horizon_left, count, context], -1))
         before = projected + common.unsqueeze(-2)
+        if reading is not None:
+            before = before + self.embed_belief(reading.features)
         if self.sizes.action_features:
             before = before + self.embed_features(action_features)
         return torch.tanh(before)
 
-    def _logits(self, embedded: Tensor, pool: Tensor, action_mask: Tensor) -> Tensor:
+    def _logits(
+        self, embedded: Tensor, reading: Reading | None, pool: Tensor, action_mask: Tensor
+    ) -> Tensor:
         inner = torch.tanh(self.score_row(embedded) + self.score_pool(pool).unsqueeze(-2))
         scores = functional.linear(inner, self.score.weight).squeeze(-1)
+        if reading is not None:
+            steer = self.steer(pool)
+            sharpness = torch.exp(
+                _LOG_SHARPNESS[1] - functional.softplus(_LOG_SHARPNESS[1] - steer[..., :1])
+            )
+            weight = torch.softmax(steer[..., 1:], -1).unsqueeze(-2)
+            index = weight * (reading.mean + reading.deviation * self.bonus(inner))
+            scores = scores + sharpness * index.sum(-1)
         return scores.masked_fill(~action_mask, -torch.inf)
 
 
