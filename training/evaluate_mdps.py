@@ -63,10 +63,8 @@ class Cell:
     @property
     def published(self) -> dict[str, float]:
         """The figures in print for RL² and SNAIL at this n, if there are any."""
-        return {name: PUBLISHED[name][self.n] for name in ("rl2", "snail") if self._in_print(name)}
-
-    def _in_print(self, name: str) -> bool:
-        return self.n in PUBLISHED[name]
+        printed = {name: PUBLISHED[name].get(self.n) for name in ("rl2", "snail")}
+        return {name: figure for name, figure in printed.items() if figure is not None}
 
 
 def evaluate_mdps(
@@ -205,7 +203,7 @@ def to_json(cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def rows(cell: Cell) -> list[tuple[str, float, Comparison | None, float | None]]:
+def standings(cell: Cell) -> list[tuple[str, float, Comparison | None, float | None]]:
     """(player, total reward, policy − player, figure in print) of everyone but the policy."""
     compared: Mapping[str, Comparison] = cell.baselines
     if cell.greedy_play:

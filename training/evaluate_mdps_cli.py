@@ -24,7 +24,7 @@ from training.evaluate_mdps import (
     interactions,
     named,
     refuse_misfit,
-    rows,
+    standings,
     to_json,
 )
 from training.progress import progress_bar
@@ -108,7 +108,7 @@ def _table(cell: Cell, policy: str) -> Table:
     for column in ("total reward", "policy − player", "in print"):
         table.add_column(column, justify="right")
     table.add_row(policy, f"{cell.policy:.1f} ± {cell.policy_se:.1f}", "", "", style="bold")
-    for name, reward, compared, printed in rows(cell):
+    for name, reward, compared, printed in standings(cell):
         table.add_row(
             name,
             f"{reward:.1f}",

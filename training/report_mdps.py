@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from contract.bundle import Manifest
 from training.baselines_mdps import PUBLISHED
-from training.evaluate_mdps import Cell, rows
+from training.evaluate_mdps import Cell, standings
 
 
 def write_mdp_report(
@@ -63,7 +63,7 @@ def _section(cell: Cell, policy: str) -> list[str]:
         "|---|---|---|---|",
         f"| **{policy}** | **{cell.policy:.1f} ± {cell.policy_se:.1f}** | | |",
     ]
-    for name, reward, compared, printed in rows(cell):
+    for name, reward, compared, printed in standings(cell):
         difference = (
             f"{compared.difference:+.1f} ± {compared.difference_se:.1f}" if compared else ""
         )
