@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from contract.encode import horizon_left
 from contract.policy import OnnxPolicy
 from tests.bundles import Sizes, write_counting_bundle
 from training.baselines_mdps import PUBLISHED, Actions, History
@@ -19,7 +20,7 @@ from training.tasks.mdps import STATES, TabularMDPs
 SIZES = Sizes(shared=3, row=2 * STATES, context=STATES, features=1)
 
 # Its memory: rows hold sums of shown rewards and counts by state; shared, ended episodes, steps
-# and the sum of the shares of the trial left.
+# and the sum of shown rewards. Its value is the larger of the two numbers on what is left.
 DECIDE = """<ir_version: 9, opset_import: ["" : 18]>
 decide (float[B, 3] shared, float[B, K, 20] rows, float[B, 10] context, bool[B, K] action_mask,
         float[B, 2] horizon_left, float[B, K, 1] action_features)
@@ -95,16 +96,21 @@ def test_a_policy_paired_with_its_own_twin_differs_by_next_to_nothing(
     np.testing.assert_allclose(cell.by_episode["twin"], cell.by_episode["policy"], atol=0.05)
 
 
-def test_the_policy_is_shown_where_it_acted_what_it_was_paid_and_when_episodes_end(
+def test_the_policy_is_shown_where_it_acted_what_it_was_paid_and_what_is_left(
     bundle: Path,
 ) -> None:
-    seen = []
+    seen, left = [], []
 
     class Watched(OnnxPolicy):
         def learn(self, memory, **shown):  # type: ignore[no-untyped-def]
             after = super().learn(memory, **shown)
             seen.append(after)
             return after
+
+        def decide(self, memory, **shown):  # type: ignore[no-untyped-def]
+            probabilities, value = super().decide(memory, **shown)
+            left.append(value)
+            return probabilities, value
 
     player = recurrent(Watched.load(bundle), n=3)
     task = TabularMDPs(40, 3, np.random.default_rng(0))
@@ -114,6 +120,7 @@ def test_the_policy_is_shown_where_it_acted_what_it_was_paid_and_when_episodes_e
     for t in range(30):
         assert len(seen) == max(t - 1, 0)
         action = player(history, rng)
+        np.testing.assert_array_equal(left[t], horizon_left(t, 30).max())
         if t:
             shared, rows = seen[-1]
             np.testing.assert_array_equal(shared[:, 0], t // 10)
