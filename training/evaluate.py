@@ -70,7 +70,7 @@ class Cell:
     """Figures in print at this (n, k), by player; none for another family than theirs."""
     curves: dict[str, Curve] = field(compare=False)
     seconds: dict[str, float] = field(compare=False)
-    """What each player took."""
+    """Processor time that each player took."""
 
 
 def evaluate_bandits(
@@ -108,10 +108,10 @@ def evaluate_bandits(
             )
             stream = _DRAWS.get(name) or zlib.crc32(name.encode())
             own_draws = np.random.default_rng([seed, start, stream])
-            began = time.perf_counter()
+            began = time.process_time()
             earned, expected = play_trials(player, bandits, own_draws, on_step)
             own = earned if own is None else own
-            tallies[name].add(own, earned, expected, time.perf_counter() - began)
+            tallies[name].add(own, earned, expected, time.process_time() - began)
     totals = {name: np.concatenate(tally.totals) for name, tally in tallies.items()}
     mean, se = mean_and_se(totals["policy"])
     key = (n, k)

@@ -90,7 +90,7 @@ def _section(cell: Cell, policy: str) -> list[str]:
     lines = [
         f"## n = {cell.n}, k = {cell.k}, {cell.trials:,} trials",
         "",
-        "| player | total reward | policy − player | in print | seconds |",
+        "| player | total reward | policy − player | in print | CPU seconds |",
         "|---|---|---|---|---|",
         f"| **{policy}** | **{cell.policy:.2f} ± {cell.policy_se:.2f}** | | "
         f"| {cell.seconds['policy']:.0f} |",
