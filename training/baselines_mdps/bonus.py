@@ -19,7 +19,7 @@ BETA = 25.0
 (`python -m training.compare_mdps tune`)."""
 
 PLANNER_C, PLANNER_G = 0.6, 0.25
-"""One pair for every n: within 0.2 % of the best of eight pairs at each of n = 10, 25, 50, 75 and
+"""One pair for every n: within 0.5 % of the best that was tried at each of n = 10, 25, 50, 75 and
 100 (`python -m training.compare_mdps tune`)."""
 
 
