@@ -8,6 +8,7 @@ import service.ledger_cli
 import training.bench_cli
 import training.cli
 import training.evaluate_cli
+import training.mdps_cli
 
 main = typer.Typer(
     help="Decisions that adapt to each account within a handful of interactions.",
@@ -21,5 +22,6 @@ benchmarks.cli.bench.command("training")(training.bench_cli.training)
 main.command("serve")(service.cli.serve_command)
 main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(training.evaluate_cli.app, name="evaluate")
+training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
 main.command("export")(training.cli.export)

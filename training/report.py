@@ -17,16 +17,21 @@ from numpy.typing import NDArray
 from contract.bundle import Manifest
 from contract.policy import OnnxPolicy
 from training.baselines import Algorithm, History
-from training.curriculum import Curriculum, settings_of
+from training.curriculum import Curriculum, MdpCurriculum, settings_of
 from training.curves import plot_history, plot_within_trial
 from training.evaluate import BASELINES, Cell, evaluate_bandits, recurrent
+from training.evaluate_mdps import evaluate_mdps
 from training.hyperparameters import Hyperparameters
+from training.report_mdps import told_of_mdps
 from training.tasks.bandits import BernoulliBandits
 from training.trpo import Learner
 
 Array = NDArray[Any]
 
 EVALUATION_SEED = 7
+
+EVALUATED_EPISODES = (10, 25, 50, 75, 100)
+"""Lengths of the trials that a policy of tabular MDPs is evaluated on."""
 
 WITHIN_TRIAL = (100, 5, 2_000)
 """(n, k, trials) of the picture of what is earned pull by pull."""
@@ -51,7 +56,9 @@ def write_report(
 ) -> None:
     """Writes `report.md` and `curve.png` beside the graphs they speak of."""
     policy = OnnxPolicy.load(directory)
-    cells = evaluate(policy, evaluation_trials) if evaluation_trials else []
+    on_mdps = manifest.task_family == MdpCurriculum.name
+    on_bandits = evaluation_trials > 0 and not on_mdps
+    cells = evaluate(policy, evaluation_trials) if on_bandits else []
     if learner.history:
         looks = curriculum.looks(learner.policy.action_range)
         plot_history(learner.history, looks, directory / "curve.png")
@@ -63,9 +70,10 @@ def write_report(
         )
     parts = [
         f"# {manifest.policy}: {manifest.network} on {manifest.task_family}",
-        _origin(manifest, learner, record),
+        _origin(manifest, learner, record, hyperparameters),
         "## Learning curve\n\n![learning curve](curve.png)" if learner.history else "",
         _evaluation(manifest, cells, evaluation_trials) if cells else "",
+        _on_mdps(directory, policy, evaluation_trials) if on_mdps and evaluation_trials else "",
         f"## What was tried\n\n{note.strip()}" if note.strip() else "",
         _hyperparameters(settings_of(curriculum) | asdict(hyperparameters)),
     ]
@@ -109,7 +117,31 @@ def within_trial(policy: OnnxPolicy, n: int, k: int, trials: int) -> dict[str, A
     return curves
 
 
-def _origin(manifest: Manifest, learner: Learner, record: dict[str, Any]) -> str:
+def _on_mdps(directory: Path, policy: OnnxPolicy, trials: int) -> str:
+    """The evaluation of a policy of tabular MDPs, a tenth of the trials each n."""
+    count = max(2, trials // 10)
+    cells = [
+        evaluate_mdps(policy, n=n, trials=count, seed=EVALUATION_SEED) for n in EVALUATED_EPISODES
+    ]
+    command = (
+        f"acclimate evaluate mdps --policy policies/{policy.manifest.policy} "
+        f"--trials {count} --seed {EVALUATION_SEED}"
+    )
+    told = told_of_mdps(directory, policy.manifest, cells, command=command, seed=EVALUATION_SEED)
+    return f"## Evaluation\n\n{told.replace('## ', '### ')}"
+
+
+def _method(hyperparameters: Hyperparameters) -> str:
+    """How the weights were found, in a line."""
+    if hyperparameters.teacher == "none" or not hyperparameters.lessons:
+        return "TRPO from scratch, no teacher"
+    lessons, teacher = hyperparameters.lessons, hyperparameters.teacher
+    return f"{lessons} lessons from a teacher ({teacher}, DAgger), then TRPO"
+
+
+def _origin(
+    manifest: Manifest, learner: Learner, record: dict[str, Any], hyperparameters: Hyperparameters
+) -> str:
     provenance = manifest.provenance
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     seconds = record["seconds"]
@@ -123,7 +155,7 @@ def _origin(manifest: Manifest, learner: Learner, record: dict[str, Any]) -> str
 | trained, exported | {machine.get("date", provenance.date)}, {provenance.date} |
 | training | {learner.iteration} iterations, {learner.steps:,} interactions, \
 {seconds / 60:.1f} minutes ({rate:,.0f} interactions/s) |
-| method | TRPO from scratch, no teacher |
+| method | {_method(hyperparameters)} |
 | hardware | {machine.get("hardware") or hardware()}, {machine.get("threads", 1)} thread(s) |
 | versions | {versions} |
 | memory | shared {manifest.shared_size} floats, {manifest.row_size} floats an action |

@@ -23,12 +23,20 @@ def write_mdp_report(
 ) -> None:
     """Writes `report.md`, `by-episode.png` and `by-n.png` into the directory, each whole."""
     directory.mkdir(parents=True, exist_ok=True)
+    told = told_of_mdps(directory, manifest, cells, command=command, seed=seed)
+    partial = directory / f".report.md.{os.getpid()}.partial"
+    partial.write_text(f"# {manifest.policy} on tabular MDPs\n\n{told}\n", encoding="utf-8")
+    partial.replace(directory / "report.md")
+
+
+def told_of_mdps(
+    directory: Path, manifest: Manifest, cells: Sequence[Cell], *, command: str, seed: int
+) -> str:
+    """What a report says of these cells; writes `by-episode.png` and `by-n.png` beside it."""
     _plot_by_episode(cells, manifest.policy, directory / "by-episode.png")
     _plot_by_n(cells, manifest.policy, directory / "by-n.png")
     today = datetime.now(UTC).date().isoformat()
     lines = [
-        f"# {manifest.policy} on tabular MDPs",
-        "",
         "10 states, 5 actions, episodes of 10 steps (Duan et al. 2016, section 3.2). Total reward",
         "of a trial of n episodes, played through the ONNX graphs. Every player meets the same",
         "MDPs and the same luck; differences are policy − player; ± is one standard error. The",
@@ -50,9 +58,7 @@ def write_mdp_report(
         "",
         "![total reward as a share of the known MDP's](by-n.png)",
     ]
-    partial = directory / f".report.md.{os.getpid()}.partial"
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(directory / "report.md")
+    return "\n".join(lines)
 
 
 def _section(cell: Cell, policy: str) -> list[str]:

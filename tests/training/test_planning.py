@@ -75,7 +75,7 @@ def test_memory_is_the_count_of_what_happened_and_nothing_is_counted_across_an_e
     assert np.array_equal(found[1].numpy(), visits)
     np.testing.assert_allclose(found[2].numpy() * 6.0, sums, atol=1e-5)
     assert not found[3].any()
-    assert not shared.any()
+    assert torch.equal(shared, torch.tensor([[0.0, 3.0] + [0.0] * 9] * 4))
 
 
 def test_an_interaction_whose_next_state_is_not_known_yet_waits_in_its_actions_row() -> None:
@@ -96,7 +96,7 @@ def test_an_interaction_whose_next_state_is_not_known_yet_waits_in_its_actions_r
     assert torch.equal(waiting.sum((1, 2)), torch.ones(4))
     assert torch.equal(waiting[torch.arange(4), one.action[1]], one.context[1])
     assert torch.equal(rows[..., : STATES * STATES].sum((1, 2)), torch.ones(4))
-    assert torch.equal(shared, torch.full((4, 1), 2.0))
+    assert torch.equal(shared, torch.tensor([[2.0, 1.0] + [0.0] * 9] * 4))
 
 
 def test_without_a_bonus_it_plans_as_backward_induction_on_the_posterior_mean() -> None:

@@ -19,10 +19,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 from training.record import Record
 from training.trust_region import Differentiated, Linearised
 
-_STATE_ACTION_FEATURES = 5
+_STATE_ACTION_FEATURES = 9
 _COMMON_FEATURES = 3
 _POOLED = 7
 _MOMENTS_AT_ONCE = 1_024
+_SOFTNESS = 0.25
+"""Of the choices in the plan of an episode to come, in deviations of the noise."""
 
 _RECALLED: MutableMapping[Record, tuple[Tensor | None, Posterior]] = WeakIdKeyDictionary()
 """The steps last wanted of a record, and the posteriors there, for as long as the record lives."""
@@ -65,6 +67,12 @@ class Posterior(NamedTuple):
     """Rewards seen, `[N, K, S]`; an episode's last step has one, but no transition."""
     left: Tensor
     """Steps left in the episode, this one included, `[N]`."""
+    presence: Tensor
+    """How often an episode to come passes through each state, by the mean's plan, `[N, S]`."""
+    gap: Tensor
+    """What an action loses there against the best, by the mean, `[N, K, S]`."""
+    use: Tensor
+    """How often it is taken there, a share, `[N, K, S]`."""
 
 
 class Plan(NamedTuple):
@@ -105,14 +113,14 @@ class Planning(nn.Module):
             self.value.bias.zero_()
 
     def blank(self, batch: int, actions: int) -> tuple[Tensor, Tensor]:
-        """Nothing seen, at an episode's start: shared `[B, 1]`, rows `[B, K, S (S + 3)]`.
+        """Nothing seen, at an episode's start: shared `[B, 1 + S]`, rows `[B, K, S (S + 3)]`.
 
-        Shared is the step in the episode. A row holds, one after another, the transitions counted
-        `[S, S']`, the rewards counted `[S]`, their sums `[S]`, and where this action was taken last
-        if what it led to is not known yet, `[S]`.
+        Shared is the step in the episode, and how many episodes started where. A row holds, one
+        after another, the transitions counted `[S, S']`, the rewards counted `[S]`, their sums
+        `[S]`, and where this action was taken last if what it led to is not known yet, `[S]`.
         """
         S = self.sizes.context
-        return torch.zeros(batch, 1), torch.zeros(batch, actions, S * (S + 3))
+        return torch.zeros(batch, 1 + S), torch.zeros(batch, actions, S * (S + 3))
 
     def decide(
         self,
@@ -124,7 +132,7 @@ class Planning(nn.Module):
         action_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Probabilities `[B, K]`, exactly 0 where masked, and value `[B]`. Writes nothing."""
-        posterior = self._posterior(shared, rows, context)
+        posterior = self._posterior(shared, rows, context, action_mask)
         plan = self._plan(posterior, action_mask, horizon_left, _most(posterior, self.sizes))
         logits = self._logits(plan, posterior, context, action_mask, horizon_left)
         pool = self._pool(plan, posterior, context, action_mask, horizon_left)
@@ -153,7 +161,8 @@ class Planning(nn.Module):
         sums = sums + served * reward[:, None, None]
         pending = served * (1.0 - done)[:, None, None]
         next_rows = torch.cat([counts.flatten(2), visits, sums, pending], -1)
-        return (shared + 1.0) * (1.0 - done)[:, None], next_rows
+        step = (shared[:, :1] + 1.0) * (1.0 - done)[:, None]
+        return torch.cat([step, _starts(shared, context)], -1), next_rows
 
     def logits(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """Log-probabilities up to a constant, `[T', B, K]` for each record."""
@@ -190,7 +199,9 @@ class Planning(nn.Module):
         counts, visits, sums, pending = torch.split(rows, [S * S, S, S, S], -1)
         return counts.reshape(*visits.shape, S), visits, sums, pending
 
-    def _posterior(self, shared: Tensor, rows: Tensor, context: Tensor) -> Posterior:
+    def _posterior(
+        self, shared: Tensor, rows: Tensor, context: Tensor, action_mask: Tensor
+    ) -> Posterior:
         """What the memory and the present state, which completes a transition, say."""
         counts, visits, sums, pending = self._parts(rows)
         counts = counts + pending[..., None] * context[:, None, None, :]
@@ -200,7 +211,37 @@ class Planning(nn.Module):
         visits = torch.clamp_min(visits, 0.0)
         total = counts.sum(-1)
         mean = sums * self.sizes.reward_scale / (visits + 1.0)
-        return Posterior(counts / total[..., None], total, mean, visits, left)
+        model = counts / total[..., None]
+        starts = torch.clamp_min(_starts(shared, context), 0.0) + 1e-6
+        episode = self._episode(mean, model, starts / starts.sum(-1, keepdim=True), action_mask)
+        return Posterior(model, total, mean, visits, left, *episode)
+
+    def _episode(
+        self, mean: Tensor, model: Tensor, starts: Tensor, action_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Presence, gap and use (see Posterior) in a whole episode planned on the mean.
+
+        It is planned without a bonus, so no weight has a part in it. What is known of states where
+        one will not be, or of actions that one will not take, is worth little.
+        """
+        barred = ~action_mask[..., None]
+        flat = model.flatten(1, 2)
+        ahead = torch.zeros_like(mean[:, 0])
+        gaps = []
+        for _ in range(self.sizes.episode):
+            quality = mean + (flat @ ahead[..., None]).view(mean.shape)
+            best = quality.masked_fill(barred, -torch.inf).amax(1, keepdim=True)
+            gaps.append(best - quality)
+            ahead = best[:, 0] - best[:, 0].amax(-1, keepdim=True)
+        here, presence = starts, torch.zeros_like(starts)
+        lost, used = torch.zeros_like(mean), torch.zeros_like(mean)
+        for gap in reversed(gaps):
+            choice = torch.softmax((-gap / _SOFTNESS).masked_fill(barred, -torch.inf), 1)
+            taken = here[:, None] * choice
+            presence, used, lost = presence + here, used + taken, lost + here[:, None] * gap
+            here = (taken.flatten(1)[:, None] @ flat)[:, 0]
+        often = presence[:, None]
+        return presence, lost / often, used / often
 
     def _plan(
         self,
@@ -259,6 +300,10 @@ class Planning(nn.Module):
             mean,
             mean - best,
             torch.log1p(of_state) / 7.0,
+            torch.log(posterior.presence)[:, None].expand_as(visits),
+            posterior.gap,
+            torch.tanh(posterior.gap * torch.sqrt(1.0 + visits) / 4.0),
+            posterior.use,
         ]
         common = [horizon_left, (posterior.left / self.sizes.episode)[:, None]]
         inner = self.see(torch.stack(features, -1))
@@ -335,12 +380,13 @@ class Planning(nn.Module):
         context = record.context[everything if times is None else times].flatten(0, 1)
         learned = record.learned(times)
         memories = self._memories(record, everything if learned is None else learned)
-        posterior = self._posterior(*memories, context)
+        mask = record.action_mask.repeat(len(context) // record.trials, 1)
+        posterior = self._posterior(*memories, context, mask)
         _RECALLED[record] = (times, posterior)
         return posterior
 
     def _memories(self, record: Record, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Memories at the wanted positions: shared `[T' B, 1]` and rows `[T' B, K, H]`."""
+        """Memories at the wanted positions: shared `[T' B, 1 + S]` and rows `[T' B, K, H]`."""
         shared, rows = self.blank(record.trials, record.action_mask.shape[1])
         all_shared = shared.new_empty(wanted.numel(), *shared.shape)
         all_rows = rows.new_empty(wanted.numel(), *rows.shape)
@@ -361,6 +407,12 @@ class Planning(nn.Module):
                 record.action_features,
             )
         return all_shared.flatten(0, 1), all_rows.flatten(0, 1)
+
+
+def _starts(shared: Tensor, context: Tensor) -> Tensor:
+    """How many episodes started where, the present one included, `[B, S]`."""
+    starting = (shared[:, :1] < 0.5).to(context.dtype)
+    return shared[:, 1:] + starting * context
 
 
 def _most(posterior: Posterior, sizes: PlanningSizes) -> int:

@@ -16,6 +16,7 @@ from training.curriculum import Curriculum
 from training.rollout import Played
 from training.tasks.task import Task
 from training.teachers.gittins import GittinsTeacher
+from training.teachers.planner import PlannerTeacher
 
 
 class Teacher(Protocol):
@@ -32,7 +33,10 @@ class Teacher(Protocol):
         ...
 
 
-TEACHERS: Mapping[str, Callable[[], Teacher]] = {GittinsTeacher.name: GittinsTeacher}
+TEACHERS: Mapping[str, Callable[[], Teacher]] = {
+    GittinsTeacher.name: GittinsTeacher,
+    PlannerTeacher.name: PlannerTeacher,
+}
 
 
 def build_teacher(name: str) -> Teacher:
