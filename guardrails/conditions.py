@@ -45,8 +45,12 @@ class Condition:
         return value if isinstance(value, bool) else None
 
 
+TOGETHER = 32
+"""Contexts that one evaluation takes: beyond, CEL spends more on its lists than is saved."""
+
+
 class ConditionTable:
-    """Several conditions on the same context and every action, for the price of one or two."""
+    """Several conditions on many contexts and every action, for the price of one or two."""
 
     def __init__(
         self, spec: WorkflowSpec, conditions: Sequence[Condition], expressions: Sequence[str]
@@ -59,24 +63,43 @@ class ConditionTable:
             for action in spec.actions
         ]
         self._actions = [{"id": action.id} | action.features for action in spec.actions]
-        # `action` is then the macro's variable, a map, and its fields are what they are above.
+        # `context` and `action` are then the macros' variables, maps whose fields are what they are
+        # above.
         verdicts = ", ".join(f"{expression}\n" for expression in expressions)
-        env = cel.NewEnv(variables=_context_types(spec) | {"actions": cel.Type.DYN})
+        env = cel.NewEnv(variables={"contexts": cel.Type.DYN, "actions": cel.Type.DYN})
         try:
-            self._program = env.compile(f"actions.map(action, [{verdicts}])")
+            self._program = env.compile(f"contexts.map(context, actions.map(action, [{verdicts}]))")
         except RuntimeError:  # more than CEL takes at once
             self._program = None
 
-    def holds(self, variables: Variables) -> list[list[bool | None]]:
-        """Whether each condition is true of each action, `[K][conditions]`; None as above."""
-        if self._program is not None:
-            value = self._program.eval(data={**variables, "actions": self._actions}).plain_value()
-            if isinstance(value, list):  # not when one of all cannot be evaluated
-                return value
+    def holds(self, contexts: Sequence[Mapping[str, Any]]) -> list[list[list[bool | None]]]:
+        """Whether each condition is true of each action in each context, `[B][K][conditions]`; None
+        as above. No context changes what is said of another."""
+        verdicts = []
+        for start in range(0, len(contexts), TOGETHER):
+            some = contexts[start : start + TOGETHER]
+            verdicts += self._evaluated(some) or [self._of_one(context) for context in some]
+        return verdicts
+
+    def _of_one(self, context: Mapping[str, Any]) -> list[list[bool | None]]:
+        together = self._evaluated([context])
+        if together is not None:
+            return together[0]
+        variables = context_variables(context)
         return [
             [condition.holds({**variables, **action}) for condition in self._conditions]
             for action in self._variables
         ]
+
+    def _evaluated(
+        self, contexts: Sequence[Mapping[str, Any]]
+    ) -> list[list[list[bool | None]]] | None:
+        """None when one of all cannot be evaluated."""
+        if self._program is None:
+            return None
+        data = {"contexts": list(contexts), "actions": self._actions}
+        value = self._program.eval(data=data).plain_value()
+        return value if isinstance(value, list) else None
 
 
 def _context_types(spec: WorkflowSpec) -> dict[str, Any]:

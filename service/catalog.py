@@ -129,7 +129,7 @@ class Workflow:
         whole = [self.with_rows(memory, actions) for memory in memories]
         always_done = spec.episodes == "single_step"
         size = self.policy.onnx.manifest.context_size
-        contexts = [check_context(spec, one.context)[0] for one in interactions]
+        contexts = [check_context(spec, one.context)[0] if size else {} for one in interactions]
         learned = self.policy.onnx.learn(
             Memory(
                 np.concatenate([one.shared for one in whole]),

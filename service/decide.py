@@ -23,6 +23,7 @@ from contract.draw import draw, sample
 from contract.encode import ContextError, check_context
 from guardrails.distribution import are_sound, point_mass
 from guardrails.limits import Allowed
+from service.awareness import Awareness
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
@@ -70,7 +71,7 @@ class DecisionRequest(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A request that has been found valid, with what the guardrails leave of it."""
+    """A request that has been found valid."""
 
     workflow: Workflow
     request: DecisionRequest
@@ -78,7 +79,6 @@ class _Asked(NamedTuple):
     decision_id: str
     context: Mapping[str, Any]
     clipped: tuple[str, ...]
-    allowed: Allowed
     started: float
     """When it was asked, by the clock of `time.perf_counter`."""
     catch_ups: int = 0
@@ -113,6 +113,7 @@ class Decider:
         self._metrics = metrics
         self._clock = clock
         self._draw_key = draw_key
+        self._awareness = Awareness()
         self._batchers: defaultdict[tuple[str, str], Batcher[_Asked, Committed | Behind]]
         self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
 
@@ -122,7 +123,7 @@ class Decider:
         Raises ContextError, ActionsError, BodyConflictError and LedgerUnavailableError.
         """
         try:
-            asked = _guard(workflow, request, time.perf_counter())
+            asked = _check(workflow, request, time.perf_counter())
         except (ContextError, ActionsError):
             # Right under the spec of its day, it has its answer, and keeps it.
             answered = await self._answered(workflow, request)
@@ -144,7 +145,7 @@ class Decider:
         valid: list[tuple[int, _Asked]] = []
         for i, request in enumerate(requests):
             try:
-                valid.append((i, _guard(workflow, request, started)))
+                valid.append((i, _check(workflow, request, started)))
             except (ContextError, ActionsError) as error:
                 answered = await _settled(self._answered(workflow, request))
                 results[i] = error if answered is None else answered
@@ -201,14 +202,15 @@ class Decider:
         return again._replace(workflow=served, memory=memory)
 
     async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
-        """What becomes of valid requests of one workflow: read → infer → sample → record."""
+        """What becomes of valid requests of one workflow, in the five steps."""
+        allowed = _guard(asked)
         memories = await self._read(asked)
-        choices = await _infer(asked, memories)
-        decisions = self._sample(asked, memories, choices)
+        choices = await _infer(asked, allowed, memories)
+        decisions = self._sample(asked, allowed, memories, choices)
         reach("decide.drawn")
         outcomes = await self._ledger.record_decisions(decisions)
         reach("decide.committed")
-        self._count(asked, outcomes)
+        self._count(asked, allowed, outcomes)
         return outcomes
 
     async def _read(self, asked: list[_Asked]) -> list[_Memory]:
@@ -233,7 +235,11 @@ class Decider:
         return memories
 
     def _sample(
-        self, asked: list[_Asked], memories: list[_Memory], choices: _Choices
+        self,
+        asked: list[_Asked],
+        allowed: list[Allowed],
+        memories: list[_Memory],
+        choices: _Choices,
     ) -> list[DecisionWrite]:
         """The decisions that the draws pick, with all that the ledger keeps of them."""
         workflow, now = asked[0].workflow, self._clock()
@@ -244,7 +250,7 @@ class Decider:
         drawn = choices.probabilities[np.arange(len(asked)), rows].tolist()
         actions = [spec.action_ids[row] for row in rows.tolist()]
         policy = workflow.policy_name
-        default_due = expires if rules.default_reward is not None else None
+        has_default = rules.default_reward is not None
         writes = []
         for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
             head = memory.head if isinstance(memory, StoredMemory) else None
@@ -260,32 +266,34 @@ class Decider:
                 probability=drawn[i],
                 draw=draws[i],
                 reason=choices.reasons[i],
-                limits=list(one.allowed.limits),
+                limits=list(allowed[i].limits),
                 head=head,
                 request_sha256=_digest(workflow, one.request),
                 created_at_us=now,
                 expires_at_us=expires,
-                default_due_at_us=default_due if one.request.mode == "serve" else None,
                 mode=one.request.mode,
             )
             current = head is not None and one.catch_ups < CATCH_UPS
-            writes.append(DecisionWrite(decision, current))
+            writes.append(DecisionWrite(decision, current, has_default))
         return writes
 
-    def _count(self, asked: list[_Asked], outcomes: Sequence[_Outcome]) -> None:
+    def _count(
+        self, asked: list[_Asked], allowed: list[Allowed], outcomes: Sequence[_Outcome]
+    ) -> None:
         """Tells the metrics of every decision that was not there before."""
         workflow, now = asked[0].workflow, time.perf_counter()
         name, policy = workflow.name, workflow.policy_name
         seconds = self._metrics.decision_seconds.labels(name)
         reasons: Counter[str] = Counter()
-        for one, outcome in zip(asked, outcomes, strict=True):
+        for one, left, outcome in zip(asked, allowed, outcomes, strict=True):
             if not isinstance(outcome, Committed) or not outcome.new:
                 continue
             seconds.observe(now - one.started)
             reasons[outcome.decision.reason] += 1
-            if outcome.waited is not None:
-                self._metrics.feedback_to_behaviour.labels(name).observe(outcome.waited)
-            for limit in one.allowed.limits:
+            waited = self._awareness.decided(one.key, outcome.account_head, outcome.aware)
+            if waited is not None:
+                self._metrics.feedback_to_behaviour.labels(name).observe(waited)
+            for limit in left.limits:
                 self._metrics.limits.labels(name, limit).inc()
             for feature in one.clipped:
                 self._metrics.clipped.labels(name, feature).inc()
@@ -297,8 +305,8 @@ class Decider:
                 self._metrics.fallbacks.labels(name, reason).inc(count)
 
 
-def _guard(workflow: Workflow, request: DecisionRequest, started: float) -> _Asked:
-    """The request with what the guardrails leave of it. Raises ContextError and ActionsError."""
+def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Asked:
+    """The request as a valid one. Raises ContextError and ActionsError."""
     context, clipped = check_context(workflow.spec, request.context)
     if request.actions is not None:
         _refuse_unknown_actions(workflow, request.actions)
@@ -309,22 +317,27 @@ def _guard(workflow: Workflow, request: DecisionRequest, started: float) -> _Ask
         request.decision_id or secrets.token_hex(16),
         context,
         clipped,
-        workflow.limits.allow(context, request.actions),
         started,
     )
 
 
-async def _infer(asked: list[_Asked], memories: list[_Memory]) -> _Choices:
+def _guard(asked: list[_Asked]) -> list[Allowed]:
+    """What the guardrails leave of each request."""
+    contexts = [one.context for one in asked]
+    return asked[0].workflow.limits.allow_each(contexts, [one.request.actions for one in asked])
+
+
+async def _infer(asked: list[_Asked], allowed: list[Allowed], memories: list[_Memory]) -> _Choices:
     """The policy's distributions, by one call of its network; the fallback's where there is no
     memory, and one action where the limits left nothing."""
-    masks = np.array([one.allowed.mask for one in asked])
+    masks = np.array([one.mask for one in allowed])
     probabilities = np.zeros(masks.shape)
     reasons = ["policy"] * len(asked)
     inferred: list[tuple[int, StoredMemory]] = []
     for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
         if not isinstance(memory, StoredMemory):
             reasons[i] = one.unreadable or "memory_unavailable"
-        elif one.allowed.exhausted:
+        elif allowed[i].exhausted:
             reasons[i] = "safe_action"
             probabilities[i, np.argmax(masks[i])] = 1.0
         else:

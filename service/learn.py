@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ from service.ledger.records import (
 from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
 from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
-from service.recall import Advance, Recall
+from service.recall import Recall
+from service.together import Advance, Ahead, Together
 
 LARGEST_BATCH = 256
 """Pieces of feedback that are committed and folded together at most."""
@@ -64,10 +66,17 @@ class Learner:
     """Takes feedback."""
 
     def __init__(
-        self, ledger: Ledger, recall: Recall, catalog: Catalog, metrics: Metrics, clock: Clock
+        self,
+        ledger: Ledger,
+        recall: Recall,
+        together: Together,
+        catalog: Catalog,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
+        self._together = together
         self._catalog = catalog
         self._metrics = metrics
         self._clock = clock
@@ -95,19 +104,22 @@ class Learner:
         """What becomes of requests, each with when it came: commit → fold."""
         now = self._clock()
         writes = [self._write(request, now) for request, _ in asked]
-        outcomes = await self._ledger.record_feedbacks(writes)
+        ahead = self._together.read_ahead(self._ledger.owners(writes))
+        try:
+            outcomes = await self._ledger.record_feedbacks(writes)
+        except BaseException:
+            if ahead is not None:
+                ahead.cancel()
+            raise
         recorded = [one for one in outcomes if isinstance(one, Recorded)]
         for one in recorded:
             reach("revise.committed" if one.revised else "learn.committed")
-        await self._fold(recorded)
-        for (_, started), outcome in zip(asked, outcomes, strict=True):
-            if isinstance(outcome, Recorded):
-                try:
-                    self._count(outcome, time.perf_counter() - started)
-                except Exception as error:  # it is committed: nothing may make of it an error now
-                    log.error("committed feedback is not counted: %s", type(error).__name__)
-            elif isinstance(outcome, DecisionUnknownError):
-                self._metrics.feedback_dangling.inc()
+        await self._fold(recorded, ahead)
+        try:
+            self._count(recorded)
+            self._time(asked, outcomes)
+        except Exception as error:  # it is committed: nothing may make of it an error now
+            log.error("committed feedback is not counted: %s", type(error).__name__)
         return outcomes
 
     def _write(self, request: FeedbackRequest, now: int) -> FeedbackWrite:
@@ -127,8 +139,8 @@ class Learner:
         recorded = await self._ledger.record_default(DefaultWrite(decision, spec, self._clock()))
         if recorded is not None:
             reach("default.committed")
-            await self._fold([recorded])
-            self._count(recorded, None)
+            await self._fold([recorded], None)
+            self._count([recorded])
         return recorded
 
     def _interpret(
@@ -154,7 +166,7 @@ class Learner:
     def _spec_of(self, decision: Decision) -> WorkflowSpec:
         return self._catalog.spec(decision.key.workflow, decision.spec_version)
 
-    async def _fold(self, recorded: Sequence[Recorded]) -> None:
+    async def _fold(self, recorded: Sequence[Recorded], ahead: Ahead | None) -> None:
         """Brings memories to their heads; a duplicate does so too, and heals what a crash left."""
         moved: list[Advance] = []
         for one in recorded:
@@ -179,7 +191,7 @@ class Learner:
             moved.append(Advance(served, decision.key, one.head, newest))
         errors: Sequence[Exception | None]
         try:
-            errors = await self._recall.advance(moved)
+            errors = await self._together.advance(moved, ahead)
         except Exception as whole:
             errors = [whole]
         for error in errors:  # it is committed: nothing may make of it an error now
@@ -189,23 +201,46 @@ class Learner:
             elif error is not None:
                 log.error("committed feedback is not folded yet: %s", type(error).__name__)
 
-    def _count(self, recorded: Recorded, seconds: float | None) -> None:
-        given, spec = recorded.feedback, self._spec_of(recorded.decision)
-        name = spec.workflow
-        self._metrics.feedback.labels(name, status(recorded)).inc()
-        if recorded.default is not None:
-            self._metrics.feedback.labels(name, "default").inc()
-            self._metrics.reward.labels(name).inc(_scaled(recorded.default.reward, spec))
-        if seconds is not None:
-            self._metrics.feedback_seconds.labels(name).observe(seconds)
-        if recorded.duplicate:
-            return
-        if given.late:
-            self._metrics.feedback_late.labels(name).inc()
-        if given.head is not None and not recorded.revised:  # a counter takes nothing back
-            self._metrics.reward.labels(name).inc(_scaled(given.reward, spec))
-        if recorded.newly_adapted_at is not None:
-            self._metrics.adaptation.labels(name).observe(recorded.newly_adapted_at)
+    def _count(self, recorded: Sequence[Recorded]) -> None:
+        """Tells the metrics what became of feedback."""
+        statuses: Counter[tuple[str, str]] = Counter()
+        earned: defaultdict[str, float] = defaultdict(float)
+        for one in recorded:
+            given, spec = one.feedback, self._spec_of(one.decision)
+            name = spec.workflow
+            statuses[name, status(one)] += 1
+            if one.default is not None:
+                statuses[name, "default"] += 1
+                earned[name] += _scaled(one.default.reward, spec)
+            if one.duplicate:
+                continue
+            if given.late:
+                self._metrics.feedback_late.labels(name).inc()
+            if given.head is not None and not one.revised:  # a counter takes nothing back
+                earned[name] += _scaled(given.reward, spec)
+            if one.newly_adapted_at is not None:
+                self._metrics.adaptation.labels(name).observe(one.newly_adapted_at)
+        for (name, what), count in statuses.items():
+            self._metrics.feedback.labels(name, what).inc(count)
+        for name, reward in earned.items():
+            self._metrics.reward.labels(name).inc(reward)
+
+    def _time(
+        self,
+        asked: Sequence[tuple[FeedbackRequest, float]],
+        outcomes: Sequence[Recorded | Exception],
+    ) -> None:
+        """Tells the metrics how long requests took, and how many were for nobody's decision."""
+        now, seconds = time.perf_counter(), self._metrics.feedback_seconds
+        of_workflow = {
+            name: seconds.labels(name)
+            for name in {one.decision.key.workflow for one in outcomes if isinstance(one, Recorded)}
+        }
+        for (_, started), outcome in zip(asked, outcomes, strict=True):
+            if isinstance(outcome, Recorded):
+                of_workflow[outcome.decision.key.workflow].observe(now - started)
+            elif isinstance(outcome, DecisionUnknownError):
+                self._metrics.feedback_dangling.inc()
 
 
 def status(recorded: Recorded) -> str:

@@ -116,7 +116,8 @@ class Metrics:
         )
         self.feedback_to_behaviour = Histogram(
             "acclimate_feedback_to_behaviour_decisions",
-            "Decisions of an account between a feedback and the first that uses it; 0: the next.",
+            "Decisions of an account between a feedback and the first that uses it; 0: the next. "
+            "Each replica counts what it made itself.",
             ["workflow"],
             buckets=(0, 1, 2, 5, 10),
             registry=r,

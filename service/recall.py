@@ -7,13 +7,11 @@ ledger, and one account's trouble is never another's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -32,7 +30,11 @@ from service.ledger.records import (
     Snapshot,
 )
 from service.memory.codec import CorruptMemoryError, account_name, decode, encode
-from service.memory.store import MemoryStore, MemoryUnavailableError, StoredMemory
+from service.memory.store import (
+    MemoryStore,
+    MemoryUnavailableError,
+    StoredMemory,
+)
 from service.metrics import Metrics
 
 BROUGHT_AT_ONCE = 2
@@ -47,16 +49,6 @@ log = logging.getLogger(__name__)
 
 class UnreadablePastError(Exception):
     """An account's past does not fold to a memory: the policy gave something that is not finite."""
-
-
-class Advance(NamedTuple):
-    """One account whose head has moved."""
-
-    workflow: Workflow
-    key: AccountKey
-    head: Head
-    newest: Interaction | None
-    """The interaction at `head`, when at hand."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +88,10 @@ class Recall:
         self._turn = asyncio.Semaphore(BROUGHT_AT_ONCE)
         self._folder = ThreadPoolExecutor(1, thread_name_prefix="replay")
 
+    def lock(self, key: AccountKey) -> asyncio.Lock:
+        """Whoever folds or replays this account's past in this process holds it."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
     async def stored(
         self, asked: Sequence[tuple[Workflow, AccountKey]]
     ) -> Sequence[StoredMemory | MemoryUnavailableError | None]:
@@ -120,128 +116,20 @@ class Recall:
         UnreadablePastError; a store that cannot be written is counted and does not matter here.
         """
         identity = workflow.policy.identity
-        async with self._locks.setdefault(key, asyncio.Lock()):
+        async with self.lock(key):
             stored = await self._memories.get(key, identity)
             if stored is not None and stored.head == head:
                 return stored
             known = stored or workflow.unknown
-            if newest is not None and known.head == _before(head):
+            if newest is not None and known.head == before(head):
                 folded = await self._fold(workflow, known, [newest], head)
                 reach("learn.folded")
-                self._keep_if_due(workflow, key, folded)
+                self.keep_if_due(workflow, key, folded)
                 if await self._swap(workflow, key, stored.head if stored else None, folded):
                     reach("learn.stored")
                     return folded
                 stored = await self._memories.get(key, identity)
             return await self._replay(workflow, key, stored)
-
-    async def advance(self, asked: Sequence[Advance]) -> list[Exception | None]:
-        """Brings memories to their heads, in this order where one account is named twice: those
-        that are one interaction behind by one call of the network, the others one by one. What
-        kept one from getting there is given, not raised."""
-        together: dict[AccountKey, Advance] = {}
-        locks: dict[AccountKey, asyncio.Lock] = {}
-        alone: defaultdict[AccountKey, list[int]] = defaultdict(list)
-        for i, one in enumerate(asked):
-            lock = self._locks.setdefault(one.key, asyncio.Lock())
-            if one.newest is None or one.key in together or one.key in alone or lock.locked():
-                alone[one.key].append(i)
-            else:
-                together[one.key] = one
-                locks[one.key] = lock
-        settled = await self._advance_together(together, locks) if together else {}
-        results: list[Exception | None] = []
-        for i, one in enumerate(asked):
-            if together.get(one.key) is one and one.key not in settled:
-                alone[one.key].insert(0, i)
-            results.append(settled.get(one.key))
-
-        async def bring(of_one_account: list[int]) -> None:
-            for i in of_one_account:
-                one = asked[i]
-                try:
-                    await self.at_head(one.workflow, one.key, one.head, one.newest)
-                    results[i] = None
-                except Exception as error:
-                    results[i] = error
-
-        await asyncio.gather(*map(bring, alone.values()))
-        return results
-
-    async def _advance_together(
-        self, asked: Mapping[AccountKey, Advance], locks: Mapping[AccountKey, asyncio.Lock]
-    ) -> dict[AccountKey, MemoryUnavailableError | None]:
-        """Folds the newest interaction into each memory that is right before it. The accounts that
-        were settled so, with why a memory is not to be had; the others are not at their heads."""
-        async with contextlib.AsyncExitStack() as locked:
-            # In key order: a lock just let go may have been promised to somebody, and two groups
-            # must not wait for each other in a circle.
-            for key in sorted(locks):
-                await locked.enter_async_context(locks[key])
-            try:
-                found = await self._memories.get_many(
-                    [(key, one.workflow.policy.identity) for key, one in asked.items()]
-                )
-            except MemoryUnavailableError as error:
-                return dict.fromkeys(asked, error)
-            settled: dict[AccountKey, MemoryUnavailableError | None] = {}
-            groups: defaultdict[tuple[str, str, int], list[tuple[Advance, StoredMemory | None]]]
-            groups = defaultdict(list)
-            for one, stored in zip(asked.values(), found, strict=True):
-                if isinstance(stored, MemoryUnavailableError):
-                    settled[one.key] = stored
-                elif stored is not None and stored.head == one.head:
-                    settled[one.key] = None
-                elif one.newest and (stored or one.workflow.unknown).head == _before(one.head):
-                    served = one.workflow.name, one.workflow.policy_name, one.newest.spec_version
-                    groups[served].append((one, stored))
-            for group in groups.values():
-                for some in _split(group, group[0][0].workflow.policy.parity.batch):
-                    settled |= dict.fromkeys(await self._advance_group(some))
-            return settled
-
-    async def _advance_group(
-        self, group: Sequence[tuple[Advance, StoredMemory | None]]
-    ) -> set[AccountKey]:
-        """Folds and stores those of one policy and spec; the accounts where that was done."""
-        first = group[0][0]
-        workflow = first.workflow
-        assert first.newest is not None
-        memories = [(stored or workflow.unknown).memory for _, stored in group]
-        interactions = [one.newest for one, _ in group if one.newest is not None]
-        try:
-            spec = self._catalog.spec(workflow.name, first.newest.spec_version)
-            folded, sound = workflow.fold_each(memories, interactions, spec)
-        except Exception as error:  # whoever it is about will say so again, alone
-            log.error("a group is folded one by one: %s", type(error).__name__)
-            return set()
-        reach("learn.folded")
-        swaps = []
-        actions = len(workflow.spec.actions)
-        for (one, stored), memory, is_sound in zip(group, folded, sound, strict=True):
-            if not is_sound:
-                continue
-            new = StoredMemory(workflow.with_rows(memory, actions), one.head)
-            self._keep_if_due(workflow, one.key, new)
-            expected = stored.head if stored else None
-            swaps.append((one.key, workflow.policy.identity, expected, new))
-        swapped: Sequence[bool | MemoryUnavailableError]
-        try:
-            swapped = await self._memories.swap_many(swaps)
-        except MemoryUnavailableError as error:
-            swapped = [error] * len(swaps)
-        reach("learn.stored")
-        done = set()
-        for (key, *_), outcome in zip(swaps, swapped, strict=True):
-            if isinstance(outcome, MemoryUnavailableError):
-                # The next decision finds it behind.
-                self._metrics.memory_unavailable.inc()
-                done.add(key)
-            elif outcome:
-                done.add(key)
-            else:
-                self._metrics.memory_conflicts.labels(workflow.name).inc()
-        return done
 
     async def serving(self, workflow: Workflow, key: AccountKey) -> Workflow:
         """The workflow on the policy that this account is served by now.
@@ -290,7 +178,7 @@ class Recall:
     async def renew(self, workflow: Workflow, key: AccountKey, new: StoredMemory) -> None:
         """Stores `new` whatever is there: one that has moved on heals from it. Raises
         MemoryUnavailableError."""
-        async with self._locks.setdefault(key, asyncio.Lock()):
+        async with self.lock(key):
             await self._memories.put(key, workflow.policy.identity, new)
 
     async def forget(self, workflow: Workflow, key: AccountKey) -> None:
@@ -300,7 +188,7 @@ class Recall:
         if bringing is not None:
             bringing.cancel()
             await asyncio.gather(bringing, return_exceptions=True)
-        async with self._locks.setdefault(key, asyncio.Lock()):
+        async with self.lock(key):
             for served in self._catalog.serving(workflow.name):
                 await self._memories.delete(key, served.policy.identity)
 
@@ -383,7 +271,7 @@ class Recall:
         kept = decode(past.snapshot, workflow.policy.identity, account_name(key))
         return StoredMemory(kept.memory, past.start)
 
-    def _keep_if_due(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
+    def keep_if_due(self, workflow: Workflow, key: AccountKey, stored: StoredMemory) -> None:
         """Keeps a memory every so many interactions."""
         if stored.head.position % self._snapshot_every == 0:
             self.keep(workflow, key, stored)
@@ -474,5 +362,5 @@ def _split(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _before(head: Head) -> Head:
+def before(head: Head) -> Head:
     return Head(head.generation, head.position - 1)

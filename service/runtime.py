@@ -29,6 +29,7 @@ from service.recall import Recall
 from service.rederive import Rederiver
 from service.replay import Rebuilder
 from service.settings import Settings
+from service.together import Together
 from service.verify import Verifier
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ async def open_service(
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
         memories = open_memories(settings, ledger, metrics)
         recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
-        learner = Learner(ledger, recall, catalog, metrics, clock)
+        together = Together(memories, recall, catalog, metrics)
+        learner = Learner(ledger, recall, together, catalog, metrics, clock)
         service = Service(
             settings,
             ledger,

@@ -25,7 +25,7 @@ from service.ledger.records import LedgerUnavailableError
 from service.runtime import open_service
 from service.settings import SettingError, Settings
 
-SWITCH_SECONDS = 0.000_1
+SWITCH_SECONDS = 0.000_5
 """How long the event loop keeps the interpreter from the ledger's threads: they need it for a
 moment between two statements, while a group of requests waits for them."""
 GARBAGE = (50_000, 20, 50)

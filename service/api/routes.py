@@ -32,6 +32,7 @@ from service.clock import to_moment, to_moment_or_none, to_us
 from service.decide import DecisionRequest
 from service.learn import FeedbackRequest
 from service.ledger.records import Account, AccountKey, DecisionUnknownError, ErasedError
+from service.ledger.scan import Scope, count_decisions
 from service.runtime import Service
 
 hot = APIRouter(prefix="/v1", route_class=StrictRoute)
@@ -123,10 +124,10 @@ async def read_account(
     account = await service.ledger.account(AccountKey(tenant, workflow, account_id))
     if account is None:
         raise NotFoundError("account_id", f"an account of {workflow} that has had a decision")
-    return account_record(account, served)
+    return await account_record(service, account, served)
 
 
-def account_record(account: Account, served: Workflow) -> AccountRecord:
+async def account_record(service: Service, account: Account, served: Workflow) -> AccountRecord:
     """Where an account stands, as the API says it."""
     adaptation = account.adaptation
     recent = adaptation.recent
@@ -134,7 +135,7 @@ def account_record(account: Account, served: Workflow) -> AccountRecord:
         account_id=account.key.account_id,
         workflow=served.name,
         policy=served.spec.policy,
-        decisions=account.decisions,
+        decisions=await service.ledger.read(count_decisions(Scope(*account.key))),
         interactions=account.head.position,
         generation=account.head.generation,
         phase=adaptation.phase,

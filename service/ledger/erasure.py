@@ -9,13 +9,14 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, text
 
 from service.ledger.records import AccountKey, AccountUnknownError, Head
-from service.ledger.statements import run
+from service.ledger.statements import lock_names, run
 from service.ledger.tables import (
     accounts,
     decisions,
+    defaults_due,
     feedback,
     generations,
     of_account,
@@ -50,6 +51,9 @@ class Erased:
 
 def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombstones) -> Erased:
     """Deletes an account's rows, and leaves tombstones. Raises AccountUnknownError."""
+    if connection.dialect.name == "postgresql":  # nobody may be adding a decision to it
+        names = {"tenant": key.tenant, "workflow": key.workflow, "ids": [key.account_id]}
+        connection.execute(text(lock_names(exclusive=True)), names)
     query = select(accounts.c.generation).where(*of_account(accounts, key)).with_for_update()
     generation = connection.scalar(query)
     if generation is None:
@@ -61,7 +65,7 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
     query = select(decisions.c.decision_id).where(*of_account(decisions, key)).limit(SLICE)
     while ids := list(connection.scalars(query)):
         made += len(ids)
-        for table in (feedback, decisions):
+        for table in (defaults_due, feedback, decisions):
             columns = table.c
             connection.execute(
                 delete(table).where(columns.tenant == key.tenant, columns.decision_id.in_(ids))

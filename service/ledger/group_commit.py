@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from sqlalchemy.exc import (
 from service.batching import BacklogFullError, Batcher
 from service.fault_points import reach
 from service.ledger.records import AccountKey, LedgerUnavailableError
-from service.ledger.rows import Hash, load, store
+from service.ledger.rows import Hash, load, store, store_rows
 from service.ledger.settle import (
     DecisionWrite,
     DefaultWrite,
@@ -34,6 +34,7 @@ from service.ledger.settle import (
     SnapshotWrite,
     Write,
 )
+from service.ledger.statements import committed
 from service.ledger.view import DecisionKey
 
 LARGEST_GROUP = 256
@@ -64,12 +65,15 @@ class GroupCommit:
     def __init__(
         self,
         engine: Engine,
+        upkeep: Engine,
         tombstone: Hash,
         timeout_seconds: float,
         observe: Callable[[int, float], None],
     ) -> None:
-        """`observe` is told each group's size and its seconds from begin to commit."""
+        """Groups are written on `engine`, what is done alone on `upkeep`. `observe` is told each
+        group's size and its seconds from begin to commit."""
         self._engine = engine
+        self._upkeep = upkeep
         self._tombstone = tombstone
         self._timeout = timeout_seconds
         self._observe = observe
@@ -103,6 +107,11 @@ class GroupCommit:
             raise LedgerUnavailableError("the ledger did not commit in time") from error
         except BacklogFullError as error:
             raise LedgerUnavailableError("too many writes are waiting for the ledger") from error
+
+    def owners(self, keys: Iterable[DecisionKey]) -> set[AccountKey]:
+        """Whose these decisions are, as far as this process came across them lately."""
+        found = map(self._owners.get, keys)
+        return {owner for owner in found if owner is not None}
 
     async def alone(self, work: Callable[[Connection], R]) -> R:
         """What `work` does in a transaction of its own, beside groups that others may be writing:
@@ -169,8 +178,10 @@ class GroupCommit:
                 except Exception as error:
                     outcomes.append(error)
             store(connection, view)
-            for kind in {type(write) for write in group} & _IN_TRANSACTION.keys():
-                reach(_IN_TRANSACTION[kind])
+            with committed(connection):
+                store_rows(connection, view)
+                for kind in {type(write) for write in group} & _IN_TRANSACTION.keys():
+                    reach(_IN_TRANSACTION[kind])
         for key, decision in view.decisions.items():
             self._owners[key] = decision.key
         while len(self._owners) > OWNERS:
@@ -179,7 +190,7 @@ class GroupCommit:
 
     def _alone(self, work: Callable[[Connection], R]) -> R:
         try:
-            with self._engine.begin() as connection:
+            with self._upkeep.begin() as connection:
                 return work(connection)
         except (SQLAlchemyError, OSError) as error:
             raise _unavailable(error) from error

@@ -49,7 +49,7 @@ from service.ledger.settle import (
     ResetWrite,
     SnapshotWrite,
 )
-from service.ledger.tables import accounts, decisions, ledgers, spec_versions
+from service.ledger.tables import accounts, decisions, defaults_due, ledgers, spec_versions
 
 R = TypeVar("R")
 
@@ -58,6 +58,10 @@ TIMEOUT_SECONDS = 5.0
 """How long a commit or a read may take before it counts as failed."""
 _START_LOCK = 0x41434C4D
 """Which of PostgreSQL's advisory locks replicas take turns by when they start."""
+PLANNED_ONCE = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
+"""Writes look rows up by key, always: one plan a statement, by index, whatever the statistics."""
+PLANNED_ANEW = "-c plan_cache_mode=force_custom_plan"
+"""A plan made for a read while a table was small must not be kept when it no longer is."""
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536")
 
 
@@ -67,6 +71,7 @@ class Ledger:
     def __init__(
         self,
         engine: Engine,
+        writing: Engine,
         ledger_id: str,
         key: bytes,
         timeout_seconds: float,
@@ -75,10 +80,11 @@ class Ledger:
         self.ledger_id = ledger_id
         """Who this ledger is; another database is another ledger."""
         self._engine = engine
+        self._writing = writing
         self._timeout = timeout_seconds
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="ledger-reader")
         self._tombstones = Tombstones(key)
-        self._commits = GroupCommit(engine, self._tombstones, timeout_seconds, observe)
+        self._commits = GroupCommit(writing, engine, self._tombstones, timeout_seconds, observe)
 
     @classmethod
     def open(
@@ -95,14 +101,18 @@ class Ledger:
         Raises LedgerUnavailableError when it cannot be reached or does not promise durability.
         """
         try:
-            engine = _connect(url, timeout_seconds)
+            engine = _connect(url, timeout_seconds, PLANNED_ANEW)
             _migrate(engine)
             _assert_durable(engine)
             with engine.begin() as connection:
                 ledger_id = _identify(connection)
         except (SQLAlchemyError, OSError) as error:
             raise LedgerUnavailableError(f"the ledger cannot be opened: {error}") from error
-        return cls(engine, ledger_id, key, timeout_seconds, observe)
+        writing = engine
+        if engine.dialect.name == "postgresql":
+            # Transactions begin and end with the statements that are sent anyway.
+            writing = _connect(url, timeout_seconds, PLANNED_ONCE, isolation_level="AUTOCOMMIT")
+        return cls(engine, writing, ledger_id, key, timeout_seconds, observe)
 
     async def read(self, query: Callable[[Connection], R]) -> R:
         """What `query` finds among what is committed. Raises LedgerUnavailableError."""
@@ -138,6 +148,7 @@ class Ledger:
         await self._commits.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
+        self._writing.dispose()
 
     async def record_decision(self, write: DecisionWrite) -> Committed | Behind:
         """The decision, durable. Raises BodyConflictError and LedgerUnavailableError."""
@@ -160,6 +171,10 @@ class Ledger:
         """Each feedback, durable, in this order, or what it is refused with. Raises
         LedgerUnavailableError."""
         return await self._commits.submit_all(writes)
+
+    def owners(self, writes: Sequence[FeedbackWrite]) -> set[AccountKey]:
+        """The accounts that these are about, as far as they are known without looking."""
+        return self._commits.owners(write.decision_key for write in writes)
 
     async def activate(self, write: ActivateWrite) -> Decision:
         """The active decision, durable. Raises what the write's settling raises, and
@@ -256,10 +271,15 @@ class Ledger:
 
     async def defaults_due(self, now_us: int, limit: int) -> list[Decision]:
         """Decisions whose window has closed and whose default reward is not folded yet."""
+        due = defaults_due.c
+        of_decision = (decisions.c.tenant == due.tenant) & (
+            decisions.c.decision_id == due.decision_id
+        )
         query = (
             select(decisions)
-            .where(decisions.c.default_due_at_us < now_us)
-            .order_by(decisions.c.default_due_at_us)
+            .join(defaults_due, of_decision)
+            .where(due.due_at_us < now_us)
+            .order_by(due.due_at_us)
             .limit(limit)
         )
         return await self.read(
@@ -358,7 +378,8 @@ def _register_spec(connection: Connection, spec: WorkflowSpec, now_us: int) -> i
     return version
 
 
-def _connect(url: str, timeout_seconds: float) -> Engine:
+def _connect(url: str, timeout_seconds: float, planning: str, **options: Any) -> Engine:
+    """Connections to the database; `planning` is how PostgreSQL plans on them."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         milliseconds = round(timeout_seconds * 1_000)
@@ -367,12 +388,12 @@ def _connect(url: str, timeout_seconds: float) -> Engine:
             pool_size=WRITERS + 2,
             max_overflow=2,
             hide_parameters=True,
+            **options,
             connect_args={
                 "connect_timeout": math.ceil(timeout_seconds),
                 "tcp_user_timeout": milliseconds,
                 "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
-                # A plan made while a table was small must not be kept when it no longer is.
-                "-c plan_cache_mode=force_custom_plan",
+                f"{planning}",
             },
         )
     if parsed.database and parsed.database != ":memory:":
@@ -402,6 +423,8 @@ def _migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
         _one_at_a_time(connection)
+        if connection.dialect.name == "postgresql":  # a large ledger takes what it takes
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -47,7 +47,7 @@ def open_to_read(url: str) -> ReadLedger:
         raise LedgerUnavailableError(f"the ledger cannot be opened: {cause}") from error
     if ledger_id is None:
         raise LedgerUnavailableError("the ledger cannot be opened: no service ever did")
-    return ReadLedger(engine, str(ledger_id), b"", TIMEOUT_SECONDS, lambda *_: None)
+    return ReadLedger(engine, engine, str(ledger_id), b"", TIMEOUT_SECONDS, lambda *_: None)
 
 
 def _refuse_other_version(connection: Connection) -> None:

@@ -48,8 +48,6 @@ class Decision(NamedTuple):
     created_at_us: int
     expires_at_us: int
     """When its window closes; of a deferred decision that is not activated it means nothing yet."""
-    default_due_at_us: int | None
-    folded: bool = False
     mode: Mode = "serve"
     activated_at_us: int | None = None
 
@@ -100,7 +98,6 @@ class Account(NamedTuple):
 
     key: AccountKey
     head: Head
-    decisions: int
     adaptation: AccountAdaptation
     created_at_us: int
     updated_at_us: int
@@ -109,15 +106,6 @@ class Account(NamedTuple):
     """The generation of its last reset: what is older is not folded any more."""
     kept_above: int = 0
     """Interactions up to this position are deleted; a snapshot holds what they came to."""
-    used_position: int = 0
-    """The position of the newest memory that a decision was made from."""
-    unaware_decisions: int = 0
-    """Decisions that were made without feedback that had come before them."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether something came that no decision has used yet."""
-        return self.used_position != self.head.position
 
 
 class Generation(NamedTuple):

@@ -8,10 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
 from service.ledger.records import AccountKey
-from service.ledger.tables import accounts, decisions, feedback, of_account, snapshots
+from service.ledger.rows import lock_accounts
+from service.ledger.tables import (
+    accounts,
+    decisions,
+    defaults_due,
+    feedback,
+    of_account,
+    snapshots,
+)
 
 MOST = 1_000
 """Accounts, or decisions, that one transaction deals with."""
@@ -89,19 +108,34 @@ def cut(
 
 def drop_unfolded(connection: Connection, workflow: str, before_us: int) -> int:
     """Deletes decisions of before `before_us` that nothing is folded for; how many."""
-    columns = decisions.c
-    query = select(columns.tenant, columns.decision_id).where(
+    columns, own = decisions.c, (decisions.c.tenant, decisions.c.decision_id)
+    unfolded = select(*own, columns.workflow, columns.account_id).where(
         columns.workflow == workflow,
         columns.created_at_us < before_us,
         columns.expires_at_us < before_us,
-        columns.default_due_at_us.is_(None),
-        columns.folded.is_(False),
+        ~exists().where(_same_decision(feedback), feedback.c.position.is_not(None)),
+        ~exists().where(
+            # An active one is due when it expires: what the key begins with.
+            defaults_due.c.due_at_us == columns.expires_at_us,
+            _same_decision(defaults_due),
+        ),
     )
-    # Locked, so that nothing is folded for them meanwhile; what somebody folds now is left alone.
-    rows = connection.execute(query.limit(MOST).with_for_update(skip_locked=True)).all()
+    found = connection.execute(unfolded.limit(MOST)).all()
+    # Under their accounts' locks, so that nothing is folded for them meanwhile.
+    lock_accounts(
+        connection, {AccountKey(row.tenant, row.workflow, row.account_id) for row in found}
+    )
+    ids = [(row.tenant, row.decision_id) for row in found]
+    rows = connection.execute(unfolded.where(tuple_(*own).in_(ids))).all()
     for tenant in {row.tenant for row in rows}:
         _delete(connection, tenant, [row.decision_id for row in rows if row.tenant == tenant])
     return len(rows)
+
+
+def _same_decision(table: Table) -> ColumnElement[bool]:
+    return and_(
+        table.c.tenant == decisions.c.tenant, table.c.decision_id == decisions.c.decision_id
+    )
 
 
 def _interactions(key: AccountKey) -> ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,15 +24,14 @@ from service.ledger.records import (
     Head,
     Snapshot,
 )
-from service.ledger.settle import FeedbackWrite, Write
-from service.ledger.statements import fetch, run
+from service.ledger.settle import DecisionWrite, DefaultWrite, FeedbackWrite, Write
+from service.ledger.statements import Ask, fetch, run
 from service.ledger.tables import (
     accounts,
     decisions,
     generations,
     of_account,
     snapshots,
-    tombstones,
 )
 from service.ledger.view import DecisionKey, View
 
@@ -47,50 +47,68 @@ def load(
     writes: Sequence[Write],
     tombstone: Hash,
     owners: Mapping[DecisionKey, AccountKey],
+    *,
+    begun: bool = False,
 ) -> View:
-    """The rows that the writes touch; an account that is not there yet is a blank one.
+    """Begins the transaction, unless it has `begun`, and reads the rows that the writes touch; an
+    account that is not there yet is a blank one.
 
-    Accounts are locked in key order, so that the groups of two processes cannot wait for each
-    other in a circle, and everything else is read under their locks. `owners` are the accounts of
-    decisions as far as known.
+    Accounts that change are locked in key order, so that the groups of two processes cannot wait
+    for each other in a circle, and everything else is read under their locks. A decision changes
+    none: it is as if made when its account was read, and only an erasure has to wait for it.
+    `owners` are the accounts of decisions as far as known.
     """
     view = View()
     wanted = {write.decision_key for write in writes if write.decision_key is not None}
-    keys = {write.account_key for write in writes if write.account_key is not None}
-    of_somebody = {
-        write.decision_key
-        for write in writes
-        if write.account_key is None and write.decision_key is not None
-    }
+    made_for: set[AccountKey] = set()
+    changed: set[AccountKey] = set()
+    of_somebody: set[DecisionKey] = set()
     unknown: set[DecisionKey] = set()
-    for key in of_somebody:
-        owner = owners.get(key)
-        if owner is None:
-            unknown.add(key)
-        else:
-            keys.add(owner)
+    for write in writes:
+        account, key = write.account_key, write.decision_key
+        if account is not None:
+            (made_for if isinstance(write, DecisionWrite) else changed).add(account)
+        elif key is not None:
+            of_somebody.add(key)
+            owner = owners.get(key)
+            if owner is None:
+                unknown.add(key)
+            else:
+                changed.add(owner)
+    asks = [] if begun else [Ask("begin")]
     if unknown:
-        _read_decisions(connection, view, unknown)
-        keys |= {one.key for one in view.decisions.values()}
-        view.decisions.clear()
-    _lock_accounts(connection, view, sorted(keys))
-    _read_decisions(connection, view, wanted)
-    if any(view.decisions[key].key not in keys for key in of_somebody & view.decisions.keys()):
-        return load(connection, writes, tombstone, {})  # an id that retention let go was used anew
-    _read_feedback(connection, view, writes)
+        found = fetch(connection, [*asks, *_asks_of_decisions("read_decisions", unknown)])
+        asks = []
+        changed |= {to_decision(row).key for rows in found for row in rows}
+    # What comes of a decision that is made here as well.
+    changed |= {
+        write.account_key
+        for write in writes
+        if isinstance(write, DecisionWrite) and write.decision_key in of_somebody
+    }
+    keys = made_for | changed
+    _read(connection, view, asks, writes, wanted, made_for, changed)
+    if any(view.decisions[key].key not in changed for key in of_somebody & view.decisions.keys()):
+        # Made in the meantime, or under an id that retention let go.
+        return load(connection, writes, tombstone, {}, begun=True)
     _read_tombstones(connection, view, wanted, keys, tombstone, min(one.at_us for one in writes))
     return view
 
 
 def store(connection: Connection, view: View) -> None:
-    """Everything that the group changed, a statement a table."""
+    """What the group changed of generations and snapshots."""
+    assert view.moved <= view.locked | view.fresh, "an account moved that is not locked"
     for generation in view.opened:
         _open(connection, generation)
+    for snapshot in view.snapshots:
+        _keep(connection, snapshot)
+
+
+def store_rows(connection: Connection, view: View) -> None:
+    """The rows that the group added or changed, a statement a table; none is waited for."""
     changed = view.decided | view.moved
     if fresh := sorted(changed & view.fresh):
         run(connection, "add_accounts", [_new_account_row(view.accounts[key]) for key in fresh])
-    if decided := sorted(view.decided - view.moved - view.fresh):
-        run(connection, "count_accounts", [_counted_row(view.accounts[key]) for key in decided])
     if moved := sorted(view.moved - view.fresh):
         run(connection, "move_accounts", [_moved_row(view.accounts[key]) for key in moved])
     reach("ledger.between_statements")
@@ -103,11 +121,15 @@ def store(connection: Connection, view: View) -> None:
     if view.given:
         given = [_feedback_row(one) for one in sorted(view.given, key=_feedback_order)]
         run(connection, "add_feedback", given)
-    if folded := sorted(view.folded - view.made):
-        rows = [_decision_key_row(key) | _FOLDED for key in folded]
-        run(connection, "fold_decisions", rows)
-    for snapshot in view.snapshots:
-        _keep(connection, snapshot)
+    if due := sorted(view.due - view.settled):
+        run(connection, "add_due", [_due_row(view.decisions[key]) for key in due])
+    if settled := sorted(view.settled - view.due):
+        run(connection, "drop_due", [_due_row(view.decisions[key]) for key in settled])
+
+
+def lock_accounts(connection: Connection, keys: Iterable[AccountKey]) -> None:
+    """Locks accounts in the order in which groups of writes do."""
+    fetch(connection, _asks_of_accounts("lock_accounts", keys))
 
 
 def find_decision(connection: Connection, tenant: str, decision_id: str) -> Decision | None:
@@ -129,12 +151,8 @@ def _arrival(row: Row[Any]) -> tuple[Any, ...]:
 
 def find_feedback(connection: Connection, keys: Iterable[DecisionKey]) -> list[Feedback]:
     """Everything that came of these decisions, in order of arrival."""
-    rows = [
-        row
-        for tenant, ids in _by_tenant(keys).items()
-        for row in fetch(connection, "read_feedback", ids, tenant=tenant)
-    ]
-    return [to_feedback(row) for row in sorted(rows, key=_arrival)]
+    found = fetch(connection, _asks_of_decisions("read_feedback", keys))
+    return [to_feedback(row) for row in sorted(itertools.chain(*found), key=_arrival)]
 
 
 def find_account(connection: Connection, key: AccountKey) -> Account | None:
@@ -151,7 +169,6 @@ def to_account(row: Row[Any]) -> Account:
     return Account(
         key=AccountKey(row.tenant, row.workflow, row.account_id),
         head=Head(row.generation, row.position),
-        decisions=row.decisions,
         adaptation=AccountAdaptation(
             row.position, _rewards(row.recent_rewards), row.phase, row.adapted_at
         ),
@@ -159,8 +176,6 @@ def to_account(row: Row[Any]) -> Account:
         updated_at_us=row.updated_at_us,
         base_generation=row.base_generation,
         kept_above=row.kept_above,
-        used_position=row.used_position,
-        unaware_decisions=row.unaware_decisions,
     )
 
 
@@ -183,8 +198,6 @@ def to_decision(row: Row[Any]) -> Decision:
         request_sha256=row.request_sha256,
         created_at_us=row.created_at_us,
         expires_at_us=row.expires_at_us,
-        default_due_at_us=row.default_due_at_us,
-        folded=bool(row.folded),
         mode=row.mode,
         activated_at_us=row.activated_at_us,
     )
@@ -220,32 +233,48 @@ def _listed(names: tuple[str, ...]) -> str:
     return json.dumps(names)
 
 
-_ANY_TOMBSTONE = select(tombstones.c.digest).limit(1)
-_FOLDED = {"folded": True, "default_due_at_us": None}
 _REWRITTEN = ("generation", "policy", "memory", "created_at_us")
 
 
-def _lock_accounts(connection: Connection, view: View, keys: list[AccountKey]) -> None:
-    by_workflow: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for key in keys:
-        by_workflow[key.tenant, key.workflow].append(key.account_id)
-    for (tenant, workflow), names in by_workflow.items():
-        for row in fetch(connection, "lock_accounts", names, tenant=tenant, workflow=workflow):
-            account = to_account(row)
-            view.accounts[account.key] = account
-
-
-def _read_decisions(connection: Connection, view: View, keys: Iterable[DecisionKey]) -> None:
-    """Puts the decisions of these keys into the view as they are now."""
-    for tenant, ids in _by_tenant(keys).items():
-        for row in fetch(connection, "read_decisions", ids, tenant=tenant):
-            view.decisions[tenant, row.decision_id] = to_decision(row)
-
-
-def _read_feedback(connection: Connection, view: View, writes: Sequence[Write]) -> None:
-    """Puts what came before into the view, of the decisions that something comes of now."""
-    keys = {write.decision_key for write in writes if isinstance(write, FeedbackWrite)}
-    for given in find_feedback(connection, keys & view.decisions.keys()):
+def _read(
+    connection: Connection,
+    view: View,
+    first: Sequence[Ask],
+    writes: Sequence[Write],
+    wanted: set[DecisionKey],
+    made_for: set[AccountKey],
+    changed: set[AccountKey],
+) -> None:
+    """Puts the accounts, the decisions and what came of them into the view."""
+    others = {
+        write.decision_key for write in writes if isinstance(write, FeedbackWrite | DefaultWrite)
+    }
+    view.locked = changed
+    asks = [
+        *first,
+        *_asks_of_accounts("hold_accounts", made_for),
+        *_asks_of_accounts("lock_accounts", changed),
+        *_asks_of_accounts("read_accounts", made_for - changed),
+        *_asks_of_decisions("read_decisions", wanted),
+        *_asks_of_decisions("read_feedback", others),
+        Ask("any_tombstone"),
+    ]
+    came: list[Any] = []
+    for ask, rows in zip(asks, fetch(connection, asks), strict=True):
+        match ask.name:
+            case "lock_accounts" | "read_accounts":
+                accounts_found = map(to_account, rows)
+                view.accounts.update((one.key, one) for one in accounts_found)
+            case "read_decisions":
+                decisions_found = map(to_decision, rows)
+                view.decisions.update(
+                    ((one.key.tenant, one.decision_id), one) for one in decisions_found
+                )
+            case "read_feedback":
+                came += rows
+            case "any_tombstone":
+                view.tombstones = bool(rows)
+    for given in map(to_feedback, sorted(came, key=_arrival)):
         of_decision = view.feedback.setdefault((given.key.tenant, given.decision_id), {})
         of_decision[given.kind, given.feedback_id] = given
 
@@ -263,10 +292,11 @@ def _read_tombstones(
     fresh = [key for key in keys if key not in view.accounts]
     unknown = [key for key in wanted if key not in view.decisions]
     started: dict[AccountKey, int] = {}
-    if (fresh or unknown) and connection.scalar(_ANY_TOMBSTONE):
+    if (fresh or unknown) and view.tombstones:
         of_decision = {tombstone("decision", *key): key for key in unknown}
         of_account = {tombstone("account", *key): key for key in fresh}
-        for row in fetch(connection, "read_tombstones", sorted([*of_decision, *of_account])):
+        asked = Ask("read_tombstones", sorted([*of_decision, *of_account]))
+        for row in fetch(connection, [asked])[0]:
             if row.digest in of_account:
                 started[of_account[row.digest]] = row.generation + 1
             else:
@@ -276,7 +306,6 @@ def _read_tombstones(
         view.accounts[key] = Account(
             key,
             Head(generation, 0),
-            0,
             AccountAdaptation(),
             at_us,
             at_us,
@@ -330,12 +359,23 @@ def _keep(connection: Connection, snapshot: Snapshot) -> None:
     )
 
 
-def _by_tenant(keys: Iterable[DecisionKey]) -> dict[str, list[str]]:
-    """Decision ids by tenant, both in order."""
-    ids: dict[str, list[str]] = defaultdict(list)
+def _asks_of_accounts(name: str, keys: Iterable[AccountKey]) -> list[Ask]:
+    """The read of this name for these accounts, in key order."""
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for tenant, workflow, account_id in sorted(keys):
+        names[tenant, workflow].append(account_id)
+    return [
+        Ask(name, ids, {"tenant": tenant, "workflow": workflow})
+        for (tenant, workflow), ids in names.items()
+    ]
+
+
+def _asks_of_decisions(name: str, keys: Iterable[DecisionKey]) -> list[Ask]:
+    """The read of this name for these decisions, in key order."""
+    names: dict[str, list[str]] = defaultdict(list)
     for tenant, decision_id in sorted(keys):
-        ids[tenant].append(decision_id)
-    return ids
+        names[tenant].append(decision_id)
+    return [Ask(name, ids, {"tenant": tenant}) for tenant, ids in names.items()]
 
 
 def _feedback_order(given: Feedback) -> tuple[str, str, str, str]:
@@ -349,14 +389,6 @@ def _account_key_row(key: AccountKey) -> dict[str, Any]:
 
 def _decision_key_row(key: DecisionKey) -> dict[str, Any]:
     return {"the_tenant": key[0], "the_decision_id": key[1]}
-
-
-def _counts(account: Account) -> dict[str, Any]:
-    return {
-        "decisions": account.decisions,
-        "used_position": account.used_position,
-        "unaware_decisions": account.unaware_decisions,
-    }
 
 
 def _head(account: Account) -> dict[str, Any]:
@@ -373,24 +405,27 @@ def _head(account: Account) -> dict[str, Any]:
     }
 
 
-def _counted_row(account: Account) -> dict[str, Any]:
-    return _account_key_row(account.key) | _counts(account)
-
-
 def _moved_row(account: Account) -> dict[str, Any]:
-    return _account_key_row(account.key) | _counts(account) | _head(account)
+    return _account_key_row(account.key) | _head(account)
 
 
 def _new_account_row(account: Account) -> dict[str, Any]:
     created = {**account.key._asdict(), "created_at_us": account.created_at_us}
-    return created | _counts(account) | _head(account)
+    return created | _head(account)
 
 
 def _activated_row(decision: Decision) -> dict[str, Any]:
     return _decision_key_row((decision.key.tenant, decision.decision_id)) | {
         "activated_at_us": decision.activated_at_us,
         "expires_at_us": decision.expires_at_us,
-        "default_due_at_us": decision.default_due_at_us,
+    }
+
+
+def _due_row(decision: Decision) -> dict[str, Any]:
+    return {
+        "due_at_us": decision.expires_at_us,
+        "tenant": decision.key.tenant,
+        "decision_id": decision.decision_id,
     }
 
 
@@ -416,8 +451,6 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
         "request_sha256": decision.request_sha256,
         "created_at_us": decision.created_at_us,
         "expires_at_us": decision.expires_at_us,
-        "default_due_at_us": decision.default_due_at_us,
-        "folded": decision.folded,
         "mode": decision.mode,
         "activated_at_us": decision.activated_at_us,
     }

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, func, select, tuple_
 
 from service.ledger.records import (
     Account,
@@ -218,7 +218,10 @@ def _chosen(
     query = query.where(*_within(decisions, scope))
     if since_us is not None:
         query = query.where(decisions.c.created_at_us >= since_us)
-    return query.where(decisions.c.folded) if folded_only else query
+    if folded_only:
+        interaction = exists().where(_of_decision(), feedback.c.position.is_not(None))
+        query = query.where(interaction)
+    return query
 
 
 def _came_of(

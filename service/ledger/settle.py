@@ -5,7 +5,7 @@ Each write is settled on a `View` and either changes it or raises before it chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from service.ledger.records import (
     NotActiveError,
     Snapshot,
 )
-from service.ledger.view import DecisionKey, View
+from service.ledger.view import DecisionKey, FeedbackKey, View
 
 
 class Behind(NamedTuple):
@@ -40,8 +40,10 @@ class Committed(NamedTuple):
 
     decision: Decision
     new: bool
-    waited: int | None = None
-    """When this decision is the first to use what was fed back last: how many came between."""
+    account_head: Head = Head()
+    """The account's head as this was committed."""
+    aware: bool = False
+    """Whether it was made from the memory at that head."""
 
 
 class Recorded(NamedTuple):
@@ -65,6 +67,8 @@ class DecisionWrite(NamedTuple):
 
     decision: Decision
     must_be_current: bool
+    has_default: bool
+    """Whether its workflow folds a default reward when its window closes."""
 
     @property
     def decision_key(self) -> DecisionKey:
@@ -72,8 +76,8 @@ class DecisionWrite(NamedTuple):
         return self.decision.key.tenant, self.decision.decision_id
 
     @property
-    def account_key(self) -> AccountKey | None:
-        """The account it touches, where that is known beforehand."""
+    def account_key(self) -> AccountKey:
+        """The account it touches."""
         return self.decision.key
 
     @property
@@ -101,24 +105,15 @@ class DecisionWrite(NamedTuple):
             # Of an account that is not there yet, the blank memory is at its head, even where an
             # erased namesake makes it start in a later generation.
             decision = decision._replace(head=account.head)
-        if not decision.active:
-            decision = decision._replace(default_due_at_us=None)
-        current = decision.head == account.head
-        if self.must_be_current and not current:
+        if self.must_be_current and decision.head != account.head:
             return Behind(account.head)
-        waited = None
-        used, unaware = account.used_position, account.unaware_decisions
-        if not current or self.decision.head is None:  # it did not see what came last
-            unaware += account.waits
-        elif account.waits:
-            waited, used, unaware = unaware, account.head.position, 0
         view.decisions[key] = decision
         view.made.add(key)
-        view.accounts[decision.key] = account._replace(
-            decisions=account.decisions + 1, used_position=used, unaware_decisions=unaware
-        )
         view.decided.add(decision.key)
-        return Committed(decision, True, waited)
+        if self.has_default and decision.active:
+            view.due.add(key)
+        aware = self.decision.head is not None and decision.head == account.head
+        return Committed(decision, True, account.head, aware)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +161,7 @@ class FeedbackWrite:
         had_default = ("default", "") in others
         expired = self.received_at_us > decision.expires_at_us
         default = None
-        if expired and decision.default_due_at_us is not None:
+        if expired and spec.feedback.default_reward is not None and not _is_folded(others):
             # The window closed first: what is due at expiry is folded before what came after it.
             default = _fold(view, default_feedback(decision, spec, self.received_at_us), spec)
         given = given._replace(late=expired or had_default)
@@ -200,9 +195,9 @@ class DefaultWrite:
     def settle(self, view: View) -> Recorded | None:
         """The default as folded; None when it is not due, or not any more."""
         decision = view.decisions.get(self.decision_key)
-        if decision is None or decision.default_due_at_us is None:
+        if decision is None or not decision.active or decision.expires_at_us >= self.now_us:
             return None
-        if decision.default_due_at_us >= self.now_us:
+        if _is_folded(view.feedback.get(self.decision_key, {})):
             return None
         before = view.accounts[decision.key].adaptation.adapted_at
         given = _fold(view, default_feedback(decision, self.spec, self.now_us), self.spec)
@@ -239,9 +234,10 @@ class ActivateWrite:
         active = decision._replace(
             activated_at_us=self.at_us,
             expires_at_us=expires,
-            default_due_at_us=expires if rules.default_reward is not None else None,
         )
         view.decisions[self.decision_key] = active
+        if rules.default_reward is not None:
+            view.due.add(self.decision_key)
         view.activated.add(self.decision_key)
         return active
 
@@ -277,8 +273,6 @@ class ResetWrite:
             base_generation=generation,
             adaptation=AccountAdaptation(),
             kept_above=0,
-            used_position=0,
-            unaware_decisions=0,
             updated_at_us=max(account.updated_at_us, self.at_us),
         )
         view.accounts[self.key] = anew
@@ -344,6 +338,11 @@ def _known(view: View, key: DecisionKey) -> Decision:
     return decision
 
 
+def _is_folded(came: Mapping[FeedbackKey, Feedback]) -> bool:
+    """Whether something that came of a decision is an interaction."""
+    return any(one.head is not None for one in came.values())
+
+
 def _place(view: View, given: Feedback, spec: WorkflowSpec) -> tuple[Feedback, bool]:
     """Folds `given` as the next interaction, revises the one it belongs to, or only keeps it, as
     the workflow says; and whether it revised one."""
@@ -392,7 +391,6 @@ def _revise(
         adaptation=revise(
             account.adaptation, head.position - place, reward, spec.adaptation, spec.reward
         ),
-        used_position=min(account.used_position, place - 1),
         updated_at_us=max(account.updated_at_us, given.received_at_us),
     )
     folded = given._replace(head=Head(head.generation, place), folded_reward=reward, folded_end=end)
@@ -417,14 +415,11 @@ def _fold(view: View, given: Feedback, spec: WorkflowSpec) -> Feedback:
     view.accounts[given.key] = account._replace(
         head=head,
         adaptation=observe(account.adaptation, given.reward, spec.adaptation, spec.reward),
-        # Those before this feedback could not know it.
-        unaware_decisions=account.unaware_decisions if account.waits else 0,
         updated_at_us=max(account.updated_at_us, given.received_at_us),
     )
     view.moved.add(given.key)
-    key = (given.key.tenant, given.decision_id)
-    view.decisions[key] = view.decisions[key]._replace(folded=True, default_due_at_us=None)
-    view.folded.add(key)
+    if spec.feedback.default_reward is not None:
+        view.settled.add((given.key.tenant, given.decision_id))
     return _keep(
         view,
         given._replace(head=head, folded_reward=given.reward, folded_end=given.episode_end),

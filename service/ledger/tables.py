@@ -8,7 +8,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Float,
-    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -57,7 +56,6 @@ accounts = Table(
     # The head: what a memory must equal before a decision may be made from it.
     Column("generation", Integer, nullable=False),
     Column("position", BigInteger, nullable=False),
-    Column("decisions", BigInteger, nullable=False),
     # contract.adaptation.AccountAdaptation, as of the head.
     Column("phase", String(16), nullable=False),
     Column("adapted_at", BigInteger),
@@ -68,9 +66,6 @@ accounts = Table(
     Column("base_generation", Integer, nullable=False, server_default="0"),
     # Interactions up to this position are deleted; a snapshot holds what they came to.
     Column("kept_above", BigInteger, nullable=False, server_default="0"),
-    # How soon feedback is used: the newest memory that decided, and decisions without it since.
-    Column("used_position", BigInteger, nullable=False, server_default="0"),
-    Column("unaware_decisions", BigInteger, nullable=False, server_default="0"),
     Index(None, "updated_at_us"),
 )
 
@@ -96,18 +91,25 @@ decisions = Table(
     Column("request_sha256", String(64), nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
     Column("expires_at_us", BigInteger, nullable=False),
-    # Set while a default reward is still to be folded at expiry, null from then on.
-    Column("default_due_at_us", BigInteger),
-    Column("folded", Boolean, nullable=False),
     Column("mode", String(8), nullable=False, server_default="serve"),  # serve, defer
     Column("activated_at_us", BigInteger),  # of a deferred decision; null until then
-    ForeignKeyConstraint(
-        ["workflow", "spec_version"], ["spec_versions.workflow", "spec_versions.version"]
-    ),
     # By account first, as in feedback's: an index that begins like another table key would be taken
     # for it by a planner that has not seen the table yet, and be read from end to end.
     Index(None, "account_id", "workflow", "tenant", "created_at_us"),
-    Index(None, "default_due_at_us"),
+    # No foreign keys, here and in feedback: what comes of a decision is settled on its row, under
+    # its account's lock. A constraint would look them up once more, and PostgreSQL write a
+    # lock into each.
+)
+
+defaults_due = Table(
+    "defaults_due",
+    metadata,
+    # Decisions whose window is open and whose default reward is folded when it closes. Apart from
+    # decisions, which are then written once and never again (but for an activation).
+    Column("due_at_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", String(64), primary_key=True),
+    Column("decision_id", String(128), primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 feedback = Table(
@@ -132,7 +134,6 @@ feedback = Table(
     Column("occurred_at_us", BigInteger),
     Column("received_at_us", BigInteger, nullable=False),
     Column("request_sha256", String(64), nullable=False),
-    ForeignKeyConstraint(["tenant", "decision_id"], ["decisions.tenant", "decisions.decision_id"]),
     UniqueConstraint("account_id", "workflow", "tenant", "position", "generation"),
 )
 

@@ -1,4 +1,4 @@
-"""The rows of one group of writes, as they are under the accounts' locks, and what it changes."""
+"""The rows of one group of writes and what it changes; accounts that change are locked."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ class View:
     """By decision, so that settling one looks at its own alone; in order of arrival."""
     erased: set[DecisionKey] = field(default_factory=set)
     """Decisions that were erased with their account."""
+    tombstones: bool = False
+    """Whether anything was ever erased."""
     fresh: set[AccountKey] = field(default_factory=set)
     """Accounts that are not in the database yet; they get there only when they have changed."""
+    locked: set[AccountKey] = field(default_factory=set)
+    """Accounts that may be changed; of the others, only those that are not there yet."""
     decided: set[AccountKey] = field(default_factory=set)
-    """Accounts whose counts of decisions changed."""
+    """Accounts that a decision was made for."""
     moved: set[AccountKey] = field(default_factory=set)
     """Accounts whose head moved."""
     made: set[DecisionKey] = field(default_factory=set)
-    folded: set[DecisionKey] = field(default_factory=set)
+    due: set[DecisionKey] = field(default_factory=set)
+    """Decisions whose default reward is to be folded from now on, at their expiry."""
+    settled: set[DecisionKey] = field(default_factory=set)
+    """Decisions whose default reward is not to be folded any more."""
     activated: set[DecisionKey] = field(default_factory=set)
     given: list[Feedback] = field(default_factory=list)
     opened: list[Generation] = field(default_factory=list)

@@ -12,6 +12,8 @@ from service.memory.store import MemoryUnavailableError, PolicyIdentity, StoredM
 class InProcessMemoryStore:
     """A MemoryStore over a dictionary of at most `capacity` memories."""
 
+    remote = False
+
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._memories: OrderedDict[tuple[AccountKey, PolicyIdentity], StoredMemory] = OrderedDict()
@@ -26,7 +28,9 @@ class InProcessMemoryStore:
         self, wanted: Sequence[tuple[AccountKey, PolicyIdentity]], *, keep_alive: bool = True
     ) -> list[StoredMemory | None]:
         """See MemoryStore."""
-        return [await self.get(key, policy, keep_alive=keep_alive) for key, policy in wanted]
+        if keep_alive:
+            return [self._get(key, policy) for key, policy in wanted]
+        return [self._memories.get(one) for one in wanted]
 
     def _get(self, key: AccountKey, policy: PolicyIdentity) -> StoredMemory | None:
         stored = self._memories.get((key, policy))

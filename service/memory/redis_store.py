@@ -37,6 +37,8 @@ return 1
 class RedisMemoryStore:
     """A MemoryStore on one Redis server or a Redis Cluster."""
 
+    remote = True
+
     def __init__(
         self,
         url: str,

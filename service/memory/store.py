@@ -26,6 +26,9 @@ class MemoryUnavailableError(Exception):
 class MemoryStore(Protocol):
     """Keeps memories by (account, policy). Every operation may raise MemoryUnavailableError."""
 
+    remote: bool
+    """Whether reading takes a round trip, so that it pays to begin before it is needed."""
+
     async def get(
         self, key: AccountKey, policy: PolicyIdentity, *, keep_alive: bool = True
     ) -> StoredMemory | None:

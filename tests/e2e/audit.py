@@ -12,7 +12,14 @@ from sqlalchemy import Connection, Row, Table, select, text
 from contract.encode import check_context
 from service.ledger.records import Account, AccountKey, Decision
 from service.ledger.rows import to_account, to_decision
-from service.ledger.tables import accounts, decisions, feedback, generations, snapshots
+from service.ledger.tables import (
+    accounts,
+    decisions,
+    defaults_due,
+    feedback,
+    generations,
+    snapshots,
+)
 from service.memory.codec import account_name, decode
 from service.memory.store import StoredMemory
 from service.runtime import Service
@@ -51,7 +58,8 @@ async def nothing_is_half_done(service: Service) -> None:
         account, made, came, opened = await _at_one_moment(
             service, one.key, decisions, feedback, generations
         )
-        assert account.decisions == len(made)
+        ids = {row.decision_id for row in made}
+        assert {row.decision_id for row in came} <= ids
         assert sorted(row.generation for row in opened) == list(
             range(1, account.head.generation + 1)
         )
@@ -66,10 +74,8 @@ async def nothing_is_half_done(service: Service) -> None:
         recent = account.adaptation.recent
         in_order = [rewards[position] for position in sorted(rewards)]
         assert list(recent) == in_order[len(in_order) - len(recent) :]
-        assert {row.decision_id for row in made if row.folded} == {
-            row.decision_id for row in folded
-        }
-        assert all(row.default_due_at_us is None for row in made if row.folded)
+        due = await service.ledger.read(_all_due)
+        assert not {(one.key.tenant, row.decision_id) for row in folded} & due
         for row in made:
             assert (row.generation, row.position) <= account.head
 
@@ -157,6 +163,11 @@ async def _at_one_moment(service: Service, key: AccountKey, *tables: Table) -> A
         return to_account(account), *(rows(connection, table) for table in tables)
 
     return await service.ledger.read(read)
+
+
+def _all_due(connection: Connection) -> set[tuple[str, str]]:
+    query = select(defaults_due.c.tenant, defaults_due.c.decision_id)
+    return {(row.tenant, row.decision_id) for row in connection.execute(query)}
 
 
 def _bytes(stored: StoredMemory) -> tuple[bytes, ...]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.spec import load_workflow
+from guardrails.conditions import TOGETHER
 from guardrails.fallback import Fallback
 from guardrails.limits import Allowed, Limits
 from tests.guardrails.workflow import ACTIONS, CONTEXT, workflow
@@ -148,6 +149,34 @@ def test_what_is_on_offer_was_asked_for_and_is_forbidden_by_no_limit(
     ]
     assert allowed.exhausted is (not expected)
     assert left(allowed) == (expected or ["nothing"])
+
+
+DIVIDED = Limits(
+    workflow({"large": "action.discount > 0.2", "steady": "100 / int(context.tenure) > 50"})
+)
+
+
+@given(st.lists(st.tuples(CONTEXTS, SUBSETS), min_size=1, max_size=2 * TOGETHER + 1))
+def test_many_at_once_are_left_what_each_is_left_alone(
+    asked: list[tuple[dict[str, Any], set[str] | None]],
+) -> None:
+    """Also beside contexts that a limit cannot be evaluated in: 100 / 0 forbids there alone."""
+    for limits in (COMPILED[tuple(EXPRESSIONS)], DIVIDED):
+        together = limits.allow_each([one for one, _ in asked], [some for _, some in asked])
+        alone = [limits.allow(*one) for one in asked]
+        assert [left(one) for one in together] == [left(one) for one in alone]
+        assert [one[1:] for one in together] == [one[1:] for one in alone]
+
+
+def test_a_context_that_cannot_be_evaluated_forbids_nothing_to_its_neighbours() -> None:
+    contexts = [CONTEXT | {"tenure": tenure} for tenure in (1.0, 0.5, 10.0)]
+    together = DIVIDED.allow_each(contexts, [None] * 3)
+    assert [one.limits for one in together] == [
+        ("large", "steady"),
+        ("large", "steady"),
+        ("large",),
+    ]
+    assert [one.exhausted for one in together] == [True, True, False]
 
 
 # The workflows that are shipped

@@ -17,6 +17,7 @@ import yaml
 
 from service.settings import Settings
 from tests.house.tree import ROOT
+from tests.postgres_server import own_postgres, postgres_folders, run_sql
 from tests.redis_server import own_redis, redis_client, redis_programs
 from tests.servers import unavailable
 
@@ -151,6 +152,25 @@ def test_redis_keeps_what_it_is_told_with_its_production_configuration() -> None
         server.start()
         with redis_client(server.url) as client:
             assert client.get("memory") == b"kept"
+    finally:
+        server.close()
+
+
+def test_postgresql_runs_with_its_production_configuration() -> None:
+    program = next(postgres_folders(), None)
+    if program is None:
+        unavailable("no PostgreSQL program to try infra/postgres/postgresql.conf with")
+    server = own_postgres(program)
+    try:
+        for name, value in (
+            ("fsync", "on"),
+            ("synchronous_commit", "on"),
+            ("full_page_writes", "on"),
+            ("shared_buffers", "512MB"),
+        ):
+            assert run_sql(server.url, f"SHOW {name}") == [value]
+        (packed,) = run_sql(server.url, "SHOW wal_compression")
+        assert packed != "off"
     finally:
         server.close()
 

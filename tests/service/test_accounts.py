@@ -58,10 +58,9 @@ async def defer(client: Client, time: Time, decision_id: str = "d") -> None:
         request_sha256="0" * 64,
         created_at_us=time(),
         expires_at_us=time() + 100_000_000,
-        default_due_at_us=None,
         mode="defer",
     )
-    await client.service.ledger.record_decision(DecisionWrite(decision, must_be_current=False))
+    await client.service.ledger.record_decision(DecisionWrite(decision, False, has_default=False))
 
 
 async def post(client: Client, path: str, tenant: str = "default") -> httpx.Response:

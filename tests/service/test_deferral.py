@@ -45,7 +45,7 @@ async def activate(ledger: Ledger, at_us: int, spec: WorkflowSpec = SPEC) -> Dec
 async def test_a_deferred_decision_comes_back_as_it_went_in(ledger: Ledger) -> None:
     await decide(ledger, deferred())
     stored = await ledger.decision("default", "d")
-    assert stored == deferred()._replace(default_due_at_us=None)
+    assert stored == deferred()
     assert stored is not None
     assert not stored.active
     assert decision().active
@@ -76,7 +76,7 @@ async def test_the_window_opens_with_the_activation(ledger: Ledger) -> None:
     assert active == await ledger.decision("default", "d")
     assert active.active
     assert active.activated_at_us == 5_000
-    assert active.expires_at_us == active.default_due_at_us == 5_000 + WINDOW_US
+    assert active.expires_at_us == 5_000 + WINDOW_US
     assert await ledger.defaults_due(5_000 + WINDOW_US, 10) == []
     assert await ledger.defaults_due(5_001 + WINDOW_US, 10) == [active]
     recorded = await ledger.record_default(DefaultWrite(active, SPEC, 5_001 + WINDOW_US))
@@ -92,7 +92,7 @@ async def test_activating_again_changes_nothing(ledger: Ledger) -> None:
     assert await activate(ledger, 6_000) == active
     await learn(ledger, feedback(at_us=7_000))
     again = await activate(ledger, 8_000)
-    assert again == active._replace(folded=True, default_due_at_us=None)
+    assert again == active
     assert await ledger.defaults_due(10**15, 10) == []
 
 
@@ -104,7 +104,8 @@ async def test_a_decision_that_was_served_is_active_already(ledger: Ledger) -> N
 async def test_without_a_default_none_is_due_after_activation(ledger: Ledger) -> None:
     await decide(ledger, deferred())
     active = await activate(ledger, 5_000, WITHOUT_DEFAULT)
-    assert (active.default_due_at_us, active.expires_at_us) == (None, 5_000 + WINDOW_US)
+    assert active.expires_at_us == 5_000 + WINDOW_US
+    assert await ledger.defaults_due(10**15, 10) == []
 
 
 async def test_an_unknown_decision_cannot_be_activated(ledger: Ledger) -> None:
@@ -135,7 +136,8 @@ async def test_one_transaction_can_make_activate_and_fold_a_decision(ledger: Led
     assert (folded.head, twin.duplicate) == (Head(0, 1), True)
     stored = await ledger.decision("default", "early")
     assert stored is not None
-    assert (stored.folded, stored.default_due_at_us, stored.activated_at_us) == (True, None, 5_000)
+    assert stored.activated_at_us == 5_000
+    assert await ledger.defaults_due(10**15, 10) == []
 
 
 async def test_many_deferred_decisions_do_not_hold_up_the_defaults_of_others(

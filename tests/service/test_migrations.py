@@ -139,6 +139,8 @@ def rows(connection: Connection, table: str) -> list[dict[str, Any]]:
     return sorted((dict(row) for row in found), key=str)
 
 
+DROPPED = ("decisions", "default_due_at_us", "folded")
+"""Columns whose content is elsewhere now: counted, or in a table of its own."""
 TABLES = ("ledgers", "spec_versions", "accounts", "decisions", "feedback")
 
 
@@ -170,12 +172,21 @@ async def test_every_row_and_every_value_is_still_there(filled: Filled) -> None:
         for table, were in before.items():
             now = rows(connection, table)
             assert len(now) == len(were) > 0
-            known = [{name: row[name] for name in were[0]} for row in now]
-            assert sorted(known, key=str) == were
+            names = [name for name in were[0] if name not in DROPPED]
+            known = [{name: row[name] for name in names} for row in now]
+            assert sorted(known, key=str) == sorted(
+                ({name: row[name] for name in names} for row in were), key=str
+            )
         for account in rows(connection, "accounts"):
-            assert account["used_position"] == account["position"]
-            names = ("base_generation", "kept_above", "unaware_decisions")
-            assert [account[name] for name in names] == [0, 0, 0]
+            assert (account["base_generation"], account["kept_above"]) == (0, 0)
+        due = [
+            (one["default_due_at_us"], one["tenant"], one["decision_id"])
+            for one in before["decisions"]
+            if one["default_due_at_us"] is not None
+        ]
+        assert len(due) == len(TENANTS) * len(ACCOUNTS)
+        found = {tuple(row.values()) for row in rows(connection, "defaults_due")}
+        assert found == set(due)
         for decision in rows(connection, "decisions"):
             assert (decision["mode"], decision["activated_at_us"]) == ("serve", None)
         for given in rows(connection, "feedback"):
@@ -206,32 +217,24 @@ async def test_every_past_is_what_it_was(filled: Filled) -> None:
     await ledger.close()
 
 
-async def test_keys_are_still_unique_and_rows_still_belong_to_rows(filled: Filled) -> None:
+async def test_keys_are_still_unique(filled: Filled) -> None:
     ledger = Ledger.open(filled[0])
     engine, sqlite = ledger._engine, ledger._engine.dialect.name == "sqlite"
     columns = {one["name"] for one in inspect(engine).get_columns("feedback")}
     copied = ", ".join(sorted(columns - {"feedback_id", "decision_id"}))
-    again = (
+    again = (  # the same place in the same past
         f"INSERT INTO feedback ({copied}, feedback_id, decision_id) SELECT {copied}, 'other', "
-        "{decision} FROM feedback WHERE tenant = 'default' AND decision_id = 'a-d0'"
+        "'a-d3' FROM feedback WHERE tenant = 'default' AND decision_id = 'a-d0'"
     )
-    for statement in (
-        again.format(decision="'a-d3'"),  # the same place in the same past
-        again.format(decision="'nobody'"),
-        "DELETE FROM decisions WHERE decision_id = 'a-d0'",
-        "UPDATE decisions SET spec_version = 7",
-    ):
-        with pytest.raises(IntegrityError), engine.begin() as connection:
-            connection.execute(text(statement))
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text(again))
     with engine.connect() as connection:
         if sqlite:
-            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
             assert connection.exec_driver_sql("PRAGMA integrity_check").all() == [("ok",)]
         uniques = inspect(connection).get_unique_constraints("feedback")
         of_account = ["account_id", "workflow", "tenant", "position", "generation"]
         assert [one["column_names"] for one in uniques] == [of_account]
-        keys = inspect(connection).get_foreign_keys("feedback")
-        assert [one["referred_table"] for one in keys] == ["decisions"]
+        assert inspect(connection).get_foreign_keys("feedback") == []
     await ledger.close()
 
 

@@ -126,7 +126,7 @@ async def test_a_duplicate_heals_what_a_crash_between_commit_and_fold_left(
     await either.interact("a")
     await either.decide("a", decision_id="d")
     with monkeypatch.context() as crash:
-        crash.setattr(type(either.service.recall), "advance", _crash)
+        crash.setattr("service.together.Together.advance", _crash)
         # It is committed, so it is acknowledged, whatever happens to the fold.
         assert (await either.learn("d", reward=3)).json()["status"] == "folded"
     assert (await stored(either)).head == Head(0, 1)
@@ -143,7 +143,7 @@ async def test_the_reconciler_heals_it_too(either: Client, monkeypatch: pytest.M
     await either.interact("a")
     await either.decide("a", decision_id="d")
     with monkeypatch.context() as crash:
-        crash.setattr(type(either.service.recall), "advance", _crash)
+        crash.setattr("service.together.Together.advance", _crash)
         await either.learn("d", reward=3)
     assert (await stored(either)).head == Head(0, 1)
     assert await either.service.jobs.reconcile() == 1
@@ -328,7 +328,7 @@ async def test_one_account_that_does_not_replay_stops_no_reconciling(
         for account in ("a", "b"):
             await client.interact(account)
             await client.decide(account, decision_id=account)
-        crash.setattr(type(client.service.recall), "advance", _crash)
+        crash.setattr("service.together.Together.advance", _crash)
         for account in ("a", "b"):
             await client.learn(account, reward=3)
 

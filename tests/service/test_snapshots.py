@@ -97,7 +97,7 @@ async def test_a_revision_deletes_those_that_it_makes_untrue(
     client = every_three
     await interact(client, 11)
     with monkeypatch.context() as crash:
-        crash.setattr(type(client.service.recall), "advance", _crash)
+        crash.setattr("service.together.Together.advance", _crash)
         await client.learn(f"d{revised}", reward=2.5, feedback_id="second")
         assert [position for position, _ in await kept(client)] == left
     await client.service.jobs.reconcile()
@@ -194,7 +194,7 @@ async def test_a_past_that_changes_between_two_pages_is_read_anew(
         pages += 1
         if pages == 2:
             with monkeypatch.context() as crash:
-                crash.setattr(type(client.service.recall), "advance", _crash)
+                crash.setattr("service.together.Together.advance", _crash)
                 await client.learn("d1", reward=2.5, feedback_id="second")
         return found
 

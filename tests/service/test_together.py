@@ -9,7 +9,7 @@ import pytest
 
 from service.catalog import load_policy
 from service.ledger.records import AccountKey, Head, Interaction
-from service.recall import Advance
+from service.together import Advance, Together
 from tests.bundles import LEAKS, write_counting_bundle
 from tests.service.conftest import CONTEXT, Client, Open
 from tests.service.pasts import agree
@@ -110,14 +110,56 @@ async def test_two_groups_that_name_accounts_in_another_order_do_not_wait_for_ea
     for account in ACCOUNTS[:2]:
         await client.learn(f"d-{account}", reward=3)
     b, c = (AccountKey("default", "help", account) for account in ACCOUNTS[:2])
-    lock = recall._locks.setdefault(b, asyncio.Lock())
+    service = client.service
+    together = Together(service.memories, recall, service.catalog, service.metrics)
+    lock = recall.lock(b)
     await lock.acquire()
     waiter = asyncio.create_task(recall.at_head(workflow, b, Head(0, 1)))
     await asyncio.sleep(0)
     spec = workflow.version
     newest = Interaction(1, spec, dict(CONTEXT), "mail", 3.0, True)
     one, other = (Advance(workflow, key, Head(0, 1), newest) for key in (b, c))
-    groups = [asyncio.create_task(recall.advance(each)) for each in ([one, other], [other, one])]
+    groups = [asyncio.create_task(together.advance(each)) for each in ([one, other], [other, one])]
     lock.release()  # only now, so that both find it free, before whoever waits for it has run
     async with asyncio.timeout(10):
         await asyncio.gather(waiter, *groups)
+
+
+async def test_memories_read_while_feedback_commits_need_not_be_read_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are they believed where somebody has folded more into them since."""
+    service, memories = client.service, client.service.memories
+    monkeypatch.setattr(type(memories), "remote", True)
+    for account in ACCOUNTS[:3]:
+        await client.interact(account, reward=3)
+        await client.decide(account, decision_id=f"d-{account}")
+    keys = [AccountKey("default", "help", account) for account in ACCOUNTS[:3]]
+    reads: list[int] = []
+    get_many = type(memories).get_many
+
+    async def counting(self: object, wanted: list[object], **options: bool) -> object:
+        reads.append(len(wanted))
+        return await get_many(self, wanted, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(memories), "get_many", counting)
+    given = [{"decision_id": f"d-{account}", "reward": 3} for account in ACCOUNTS[:3]]
+    await client.http.post("/v1/feedback/batch", json={"feedback": given})
+    assert reads == [3]
+    for key in keys:
+        await agree(client, key)
+
+    # One that is folded by another process between the reading and the commit.
+    await client.decide(ACCOUNTS[0], decision_id="late")
+    workflow = service.catalog.workflows["help"]
+    stored = await memories.get(keys[0], workflow.policy.identity)
+    assert stored is not None
+    together = Together(memories, service.recall, service.catalog, service.metrics)
+    early = together.read_ahead([keys[0]])
+    assert early is not None
+    await early
+    await client.learn("late", reward=-1)
+    newest = Interaction(3, workflow.version, dict(CONTEXT), "mail", -1.0, True)
+    advance = Advance(workflow, keys[0], Head(0, 3), newest)
+    assert await together.advance([advance], early) == [None]
+    await agree(client, keys[0])

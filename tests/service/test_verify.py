@@ -314,7 +314,7 @@ def test_events_in_any_order_of_the_table_are_counted_as_they_came(
     rows.sort(key=lambda row: (row.head.position, row.head.generation))
     for start in range(0, len(rows), 7):
         history.add(rows[start : start + 7])
-    account = Account(key, head, 0, state, 0, 0, base_generation=base)
+    account = Account(key, head, state, 0, 0, base_generation=base)
     assert recount(account, opened, history.in_order(), lambda _: SPEC) == (head, state)
     for lost in opened[-1:]:
         if lost.reason == "revision":
