@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from training import distributed
 from training.curriculum import Curriculum, build_curriculum, settings_of
 from training.hyperparameters import Hyperparameters
 from training.policies.network import architecture, build, build_critic
@@ -37,9 +38,13 @@ def save(
     """Writes beside `path`, then renames: a reader sees the old file or the new one.
 
     `run` is whatever else the run wants to find again: seed, command, time spent, machine. Raises
-    TrainingDivergedError, and writes nothing, when a weight is not finite.
+    TrainingDivergedError, and writes nothing, when a weight is not finite. Of several processes the
+    first writes, for all of them.
     """
     refuse_not_finite_weights(learner, learner.iteration)
+    generators = distributed.gathered(_rng_state(learner.rng))
+    if distributed.number():
+        return
     state = {
         "format": FORMAT,
         "architecture": architecture(learner.policy),
@@ -55,7 +60,8 @@ def save(
         "critic_optimiser": learner.critic_optimiser.state_dict(),
         "value_optimiser": learner.value_optimiser.state_dict(),
         "lesson_optimiser": learner.lesson_optimiser.state_dict(),
-        "rng": _rng_state(learner.rng),
+        "rng": generators[0],
+        "other_rngs": generators[1:],
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -83,7 +89,8 @@ def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters, Curricul
         learner.value_optimiser.load_state_dict(state["value_optimiser"])
         if "lesson_optimiser" in state:
             learner.lesson_optimiser.load_state_dict(state["lesson_optimiser"])
-        learner.rng = _rng_of(state["rng"])
+        generators = [state["rng"], *state.get("other_rngs", [])]
+        learner.rng = _rng_of(generators[distributed.number() % len(generators)])
         learner.iteration, learner.steps = state["iteration"], state["steps"]
         learner.history = state["history"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -113,6 +120,16 @@ def refuse_other_architecture(path: Path, learner: Learner, wanted: dict[str, An
         raise CheckpointError(
             f"{path}: holds {_shown(found)}, but {_shown(wanted)} was asked for; resume with the "
             "same network, or choose another --out"
+        )
+
+
+def refuse_other_processes(path: Path, run: dict[str, Any]) -> None:
+    """Raises CheckpointError unless as many processes go on as made the checkpoint."""
+    made, now = run.get("processes", 1), distributed.count()
+    if made != now:
+        raise CheckpointError(
+            f"{path}: trained by {made} processes, and a resumed run keeps their number; "
+            f"started with {now}"
         )
 
 

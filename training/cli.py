@@ -6,6 +6,7 @@ Importable without torch, which is loaded only inside a command.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -82,6 +83,9 @@ def bandits(
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads; 1 is best unless the machine is yours alone.")
     ] = 1,
+    device: Annotated[
+        str, typer.Option(help="cpu or cuda; torchrun starts several processes on either.")
+    ] = "cpu",
     hidden: Annotated[int, typer.Option(min=1, help="gru: size of the hidden state.")] = 256,
     shared: Annotated[int, typer.Option(min=1, help="actionwise: shared memory, floats.")] = 31,
     row: Annotated[int, typer.Option(min=1, help="actionwise: memory an action, floats.")] = 24,
@@ -180,10 +184,20 @@ def bandits(
     same command with --resume goes on as if nothing had happened. With --resume the network's sizes
     must be the checkpoint's; its seed and hyperparameters hold, and another one is refused.
 
+    `torchrun --nproc-per-node 2 --no-python acclimate train bandits …` trains with two processes
+    that each play their own trials and take every step together.
+
     A quick look (a minute): acclimate train bandits --minutes 1
     """
     _need("training", "torch", "matplotlib")
-    from training.checkpoints import FILE, CheckpointError, load, refuse_other_architecture
+    from training import distributed
+    from training.checkpoints import (
+        FILE,
+        CheckpointError,
+        load,
+        refuse_other_architecture,
+        refuse_other_processes,
+    )
     from training.policies.network import architecture, build
     from training.run import Schedule, machine
     from training.trpo import new_learner
@@ -230,6 +244,11 @@ def bandits(
     if out.exists() and not out.is_dir():
         _refuse(f"--out: expected a directory, but {out} is a file")
     try:
+        ctx.with_resource(distributed.together(device))
+    except distributed.DeviceError as error:
+        _refuse(str(error))
+    _notes.quiet = distributed.number() > 0
+    try:
         sizes: dict[str, Any]
         if network is NetworkName.gru:
             if arms[0] != arms[1]:
@@ -240,6 +259,7 @@ def bandits(
         policy, critic = build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
         if resume:
             learner, record, wanted, curriculum = load(path)
+            refuse_other_processes(path, record)
             refuse_other_architecture(path, learner, architecture(policy))
             settings = asdict(wanted) | settings_of(curriculum)
             _refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
@@ -255,6 +275,7 @@ def bandits(
                 "seconds": 0.0,
                 "task": "bandits",
                 "machine": machine(threads),
+                "processes": distributed.count(),
             }
     except (ValueError, CheckpointError) as error:
         _refuse(str(error))
@@ -332,6 +353,7 @@ def _train(
     """The run with its progress bar, and what it says at the end."""
     import torch
 
+    from training import distributed
     from training.checkpoints import FILE
     from training.curves import plot_history
     from training.run import run, stop_on_signal
@@ -359,7 +381,7 @@ def _train(
         except SystemExit:
             _say(escape(f"stopped at once; {_left(out / FILE)}"))
             raise
-    if learner.history:
+    if learner.history and distributed.number() == 0:
         plot_history(learner.history, looks, out / "curve.png")
     if finished:
         _notes.print(f"done: {learner.iteration} iterations, {learner.steps:,} interactions")
@@ -414,8 +436,10 @@ def _left(path: Path) -> str:
 
 
 def _command() -> str:
-    """What was typed, --out included."""
-    return shlex.join(["acclimate", *sys.argv[1:]])
+    """What was typed, --out included, and how many processes it was typed for."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    several = ["torchrun", "--nproc-per-node", processes, "--no-python"]
+    return shlex.join([*(several if processes != "1" else []), "acclimate", *sys.argv[1:]])
 
 
 def _option(field: str) -> str:
@@ -456,6 +480,7 @@ def _need(what: str, *modules: str) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
+    _notes.quiet = False
     _say(f"[red]error:[/red] {escape(message)}")
     raise typer.Exit(BAD_INPUT)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from training import distributed
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.rollout import Played, play
@@ -59,14 +60,18 @@ def lesson(
             value_error = fit_value(learner, [batch])
     refuse_not_finite_weights(learner, iteration)
     learner.iteration = iteration
-    learner.steps += sum(one.reward.size for one in everything)
+    learner.steps += distributed.total(sum(one.reward.size for one in everything))
     return {
         "iteration": iteration,
         "steps": learner.steps,
-        "gap_closed": float(np.mean([one.gap_closed for one in everything])),
-        "lesson_loss": float(np.mean(losses)),
-        "critic_error": critic_error,
-        "value_error": value_error,
+        **distributed.mean_of(
+            {
+                "gap_closed": float(np.mean([one.gap_closed for one in everything])),
+                "lesson_loss": float(np.mean(losses)),
+                "critic_error": critic_error,
+                "value_error": value_error,
+            }
+        ),
     }
 
 
@@ -82,11 +87,11 @@ def _imitate(
     T = played[0].record.steps
     times = learner.rng.permutation(T)[: max(1, round(h.lesson_times * T))]
     advice = [
-        torch.from_numpy(teacher.advise(task, one, times))[:, trials]
+        torch.as_tensor(teacher.advise(task, one, times))[:, trials]
         for task, one in zip(tasks, played, strict=True)
     ]
     records = [one.record.take(trials) for one in played]
-    logits = learner.policy.logits(records, torch.from_numpy(times))
+    logits = learner.policy.logits(records, torch.as_tensor(times))
     loss = sum_of(
         _divergence(wanted, torch.log_softmax(found, -1))
         for wanted, found in zip(advice, logits, strict=True)
@@ -104,4 +109,4 @@ def _divergence(wanted: torch.Tensor, log_policy: torch.Tensor) -> torch.Tensor:
 def _parts(rng: np.random.Generator, trials: int, parts: int) -> list[torch.Tensor]:
     """Every trial once, in shuffled parts."""
     order = rng.permutation(trials)
-    return [torch.from_numpy(part) for part in np.array_split(order, min(parts, trials))]
+    return [torch.as_tensor(part) for part in np.array_split(order, min(parts, trials))]

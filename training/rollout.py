@@ -57,7 +57,7 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
     shared, rows = network.blank(B, K)
     mask, features = torch.ones(B, K, dtype=torch.bool), torch.zeros(B, K, 0)
     known = task.known
-    horizon = torch.from_numpy(horizon_left(known, T))[:, None].expand(T, B, 2)
+    horizon = torch.as_tensor(horizon_left(known, T))[:, None].expand(T, B, 2)
     contexts: list[Tensor] = []
     actions: list[Tensor] = []
     shown: list[Tensor] = []
@@ -79,24 +79,24 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
                 features,
             )
             learned += 1
-        contexts.append(torch.from_numpy(context))
+        contexts.append(torch.as_tensor(context))
         probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
         if greedy:
-            action = probabilities.numpy().argmax(1)
+            action = probabilities.cpu().numpy().argmax(1)
         else:
-            action = sample(probabilities.numpy(), rng.random(B))
+            action = sample(probabilities.cpu().numpy(), rng.random(B))
         if informed:
-            told.append(torch.from_numpy(informed.told()))
+            told.append(torch.as_tensor(informed.told()))
             lost.append(informed.lost(action))
         expected.append(task.expected(action))
         floor, ceiling = task.bounds()
         random.append(floor)
         best.append(ceiling)
         context, reward, terminated, truncated, _ = task.step(action)
-        actions.append(torch.from_numpy(action))
+        actions.append(torch.as_tensor(action))
         rewards.append(reward)
-        shown.append(torch.from_numpy(task.shown(reward)))
-        ends.append(torch.from_numpy((terminated | truncated).astype(np.float32)))
+        shown.append(torch.as_tensor(task.shown(reward)))
+        ends.append(torch.as_tensor((terminated | truncated).astype(np.float32)))
     record = Record(
         action=torch.stack(actions),
         reward=torch.stack(shown),
@@ -105,7 +105,7 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
         context=torch.stack(contexts),
         action_features=features,
         action_mask=mask,
-        known=None if np.array_equal(known, np.arange(T)) else torch.from_numpy(known),
+        known=None if np.array_equal(known, np.arange(T)) else torch.as_tensor(known),
         told=torch.stack(told) if informed else None,
     )
     return Played(

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from training import checkpoints
+from training import checkpoints, distributed
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.imitation import lesson
@@ -97,20 +97,23 @@ def run(
 ) -> bool:
     """Lessons first, if there is a teacher, then TRPO, until the schedule is done or `stop` is set.
 
-    The last checkpoint is at `path`.
+    The last checkpoint is at `path`, written by the first of several processes alone.
 
     `record["seconds"]` counts training time over all resumptions, and `record["command"]` is kept
     at the one command that gives what is saved. Returns whether it finished.
     """
     asked = hyperparameters.lessons and hyperparameters.teacher != "none"
     teacher = build_teacher(hyperparameters.teacher) if asked else None
-    while not stop.by and not schedule.done(learner, record["seconds"]):
+    first = distributed.number() == 0
+    while not distributed.anyone(
+        bool(stop.by) or (first and schedule.done(learner, record["seconds"]))
+    ):
         started = time.monotonic()
         if teacher is not None and learner.iteration < hyperparameters.lessons:
             entry = lesson(learner, hyperparameters, curriculum, teacher)
         else:
             entry = iterate(learner, hyperparameters, curriculum)
-        if learner.iteration % schedule.check_every == 0:
+        if first and learner.iteration % schedule.check_every == 0:
             entry |= look(learner.policy, curriculum)
         learner.history.append(entry)
         record["seconds"] += time.monotonic() - started

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training import distributed
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Critic, Network
@@ -55,7 +56,7 @@ def new_learner(
     return Learner(
         policy=policy,
         critic=critic,
-        rng=np.random.default_rng(seed),
+        rng=distributed.own_generator(seed),
         critic_optimiser=torch.optim.Adam(critic.parameters(), lr=rate),
         value_optimiser=torch.optim.Adam(policy.value_parameters(), lr=rate),
         lesson_optimiser=torch.optim.Adam(acting_parameters(policy), hyperparameters.lesson_rate),
@@ -95,14 +96,18 @@ def iterate(
     played = [group.played for batch in batches for group in batch]
     refuse_not_finite_weights(learner, iteration)
     learner.iteration = iteration
-    learner.steps += sum(one.reward.size for one in played)
+    learner.steps += distributed.total(sum(one.reward.size for one in played))
     return {
         "iteration": iteration,
         "steps": learner.steps,
-        "gap_closed": float(np.mean([one.gap_closed for one in played])),
-        "critic_error": critic_error,
-        "value_error": value_error,
-        **improved,
+        **distributed.mean_of(
+            {
+                "gap_closed": float(np.mean([one.gap_closed for one in played])),
+                "critic_error": critic_error,
+                "value_error": value_error,
+                **improved,
+            }
+        ),
     }
 
 
@@ -126,7 +131,7 @@ def prepare(critic: Critic, played: list[Played], h: Hyperparameters) -> Batch:
             # What the actions cost adds up to the return less the best play's, but for luck
             # (the performance difference lemma of Kakade & Langford 2002).
             gain = one.expected - one.best if one.lost is None else -one.lost
-        reward = torch.from_numpy(gain).float()
+        reward = torch.as_tensor(gain).float()
         advantage = generalised_advantage(reward, value, h.discount, h.gae_lambda)
         target = advantage + value
         batch.append(
@@ -177,12 +182,13 @@ def improve_policy(
         )
         grads = torch.autograd.grad(surrogate / count, parameters, materialize_grads=True)
         gradient += flatten(list(grads))
+    gradient = distributed.mean(gradient)
     _refuse_not_finite(gradient, batches, iteration)
 
     products = [_fisher(policy, named, batch, rng, h) for batch in batches]
 
     def product(vector: Tensor) -> Tensor:
-        total = torch.stack([one(vector) for one in products]).mean(0)
+        total = distributed.mean(torch.stack([one(vector) for one in products]).mean(0))
         return total + h.damping * vector
 
     start = [parameter.detach().clone() for parameter in parameters]
@@ -198,7 +204,8 @@ def improve_policy(
                 ratio = torch.exp(_chosen(log, group) - _chosen(log_old, group))
                 improvement += float(((ratio - 1) * group.advantage).mean()) / count
                 divergence += float(kullback_leibler(log_old, log).mean()) / count
-        return improvement, divergence
+        both = distributed.mean(torch.tensor([improvement, divergence], dtype=torch.float64))
+        return float(both[0]), float(both[1])
 
     step, report = natural_step(
         gradient, product, evaluate, radius=h.radius, iterations=h.cg_iterations
@@ -240,17 +247,19 @@ def fit_value(learner: Learner, batches: list[Batch]) -> float:
     for batch in batches:
         records = [group.played.record for group in batch]
         steps = records[0].steps
-        times = torch.from_numpy(learner.rng.permutation(steps)[: max(1, steps // 4)])
+        times = torch.as_tensor(learner.rng.permutation(steps)[: max(1, steps // 4)])
         left = np.arange(steps, 0, -1)[:, None]
         with torch.no_grad():
             pools = learner.policy.pools(records, times)
+        losses = []
         for pool, group in zip(pools, batch, strict=True):
             to_go = np.cumsum(group.played.expected[::-1], 0)[::-1] / left
-            target = torch.from_numpy(group.played.encoded(to_go))[times]
-            loss = (learner.policy.value_of(pool) - target).square().mean()
-            parameters = learner.policy.value_parameters()
-            descend(loss, learner.value_optimiser, parameters, "value head", learner.iteration + 1)
-            errors.append(float(loss.detach()))
+            target = torch.as_tensor(group.played.encoded(to_go))[times]
+            losses.append((learner.policy.value_of(pool) - target).square().mean())
+        loss = sum_of(losses) / len(batch)
+        parameters = learner.policy.value_parameters()
+        descend(loss, learner.value_optimiser, parameters, "value head", learner.iteration + 1)
+        errors.append(float(loss.detach()))
     return float(np.mean(errors))
 
 
@@ -295,8 +304,8 @@ def _fisher(
     record = batch[0].played.record
     trials = rng.permutation(record.trials)[: max(1, round(h.fisher_trials * record.trials))]
     times = rng.permutation(record.steps)[: max(1, round(h.fisher_times * record.steps))]
-    seen = [group.played.record.take(torch.from_numpy(trials)) for group in batch]
-    at = torch.from_numpy(times)
+    seen = [group.played.record.take(torch.as_tensor(trials)) for group in batch]
+    at = torch.as_tensor(times)
 
     return FisherProduct(policy.linearised(seen, at, named), named)
 
@@ -326,8 +335,9 @@ def descend(
     """
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    distributed.average_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-    for what, number in (("loss", loss), ("gradient", norm)):
+    for what, number in (("loss", distributed.mean(loss.detach())), ("gradient", norm)):
         if not bool(torch.isfinite(number)):
             raise TrainingDivergedError(f"iteration {iteration}: the {name}'s {what} is not finite")
     optimiser.step()
@@ -336,13 +346,17 @@ def descend(
 def _shuffled_parts(
     batches: list[Batch], rng: np.random.Generator, parts: int
 ) -> list[tuple[Batch, Tensor]]:
-    """Every trial once: pairs (batch, indices of trials in each of its families), shuffled."""
+    """Every trial once: pairs (batch, indices of trials in each of its families), shuffled.
+
+    As many in each process as in the one that has fewest.
+    """
     pairs: list[tuple[Batch, Tensor]] = []
     for batch in batches:
         order = rng.permutation(batch[0].played.record.trials)
         split = np.array_split(order, min(parts, order.size))
-        pairs.extend((batch, torch.from_numpy(part)) for part in split)
-    return [pairs[i] for i in rng.permutation(len(pairs))]
+        pairs.extend((batch, torch.as_tensor(part)) for part in split)
+    shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
+    return shuffled[: distributed.fewest(len(pairs))]
 
 
 def refuse_not_finite_weights(learner: Learner, iteration: int) -> None:

@@ -33,7 +33,7 @@ class GittinsTeacher:
 
     def advise(self, task: Task, played: Played, times: NDArray[Any]) -> Float32:
         """Probabilities `[T', B, K]`."""
-        actions, rewards = played.record.action.numpy(), played.reward
+        actions, rewards = played.record.action.cpu().numpy(), played.reward
         table = self._table_for(task.steps)
         won, pulled = (
             counts_before(actions, weight, task.actions)[task.known[times]]
