@@ -9,6 +9,7 @@ import training.bench_cli
 import training.cli
 import training.evaluate_cli
 import training.mdps_cli
+import training.probe_cli
 
 main = typer.Typer(
     help="Decisions that adapt to each account within a handful of interactions.",
@@ -24,4 +25,5 @@ main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
+main.command("probe")(training.probe_cli.probe_command)
 main.command("export")(training.cli.export)
