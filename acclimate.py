@@ -5,6 +5,7 @@ import typer
 import benchmarks.cli
 import service.cli
 import service.ledger_cli
+import training.ablations_cli
 import training.bench_cli
 import training.cli
 import training.evaluate_cli
@@ -25,5 +26,6 @@ main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
+main.command("ablations")(training.ablations_cli.ablations)
 main.command("probe")(training.probe_cli.probe_command)
 main.command("export")(training.cli.export)

@@ -1,17 +1,15 @@
 """Environment steps a second through a whole training iteration, beside a peer and the least time.
 
 The flat GRU under TRPO here, against sb3-contrib's RecurrentPPO on the same bandits with the same
-width, each with the number of threads, and the peer with the number of environments, that suits it
-best; and against this iteration's own matrix products, alone. Turns are taken in one process, so
-what else a machine does meets both. It must never give the peer other cores.
+width, each with the processes, threads and number of environments that suit it best on the same
+cores; and against this iteration's own matrix products, alone. Turns are taken one after another,
+so what else a machine does meets both. It must never give the peer other cores.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,11 +21,8 @@ from typing import Any
 import torch
 
 from training.bench_peer import Peer, build_peer, seconds_of, settings_of
-from training.bench_products import CountProducts, Product, floating_operations, seconds_alone
-from training.curriculum import BanditCurriculum
+from training.bench_workers import Work, working
 from training.hyperparameters import Hyperparameters
-from training.policies.network import build
-from training.trpo import Learner, iterate, new_learner
 
 PACKAGES = ("torch", "numpy", "sb3-contrib", "stable-baselines3")
 
@@ -38,49 +33,47 @@ class Settings:
 
     n: int = 100
     k: int = 5
-    width: int = 64
+    width: int = 256
+    """The paper's, and what the peer has by default."""
     trials: int = 1_000
     """Trials that an iteration here plays."""
-    environments: Sequence[int] = (16, 32, 64, 128, 256, 512)
+    fisher_trials: float = 0.1
+    """Share of them in the Fisher product, as in Schulman et al. (2015)."""
+    environments: Sequence[int] = (16, 32, 64, 128, 256, 512, 1_024)
     """Numbers of environments that the peer is tried with."""
-    parts: Sequence[int] = (1, 4)
-    """Minibatches of an epoch that the peer is tried with."""
+    parts: Sequence[int] = (1,)
+    """Minibatches of an epoch that the peer is tried with: 4 made half the steps a second at every
+    number of environments."""
+    layouts: Sequence[tuple[int, int]] = ((1, 1), (1, 2), (2, 1))
+    """(processes, threads of each) that TRPO is tried with."""
     threads: Sequence[int] = (1, 2)
-    """Numbers of threads that both are tried with."""
-    repetitions: int = 5
+    """Numbers of threads that the peer is tried with."""
+    repetitions: int = 7
     seed: int = 1
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures. `say` hears what is being done."""
-    learner, curriculum, h = _ours(settings)
-    iterate(learner, h, curriculum)
-    ours = {}
-    for threads in settings.threads:
-        torch.set_num_threads(threads)
-        ours[threads] = _timed(learner, h, curriculum)
-        say(f"TRPO, {threads} threads: {_rate(settings, ours[threads])} steps/s")
-    threads = min(ours, key=ours.__getitem__)
-    peer, peer_threads, tried = _best_peer(settings, say)
+    work, tried = _best_layout(settings, say)
+    peer, peer_threads, peer_tried = _best_peer(settings, say)
     model = build_peer(peer, settings.k, settings.n, settings.seed)
     torch.set_num_threads(peer_threads)
     seconds_of(model, peer, 1)
 
     took, took_peer, took_products = [], [], []
-    products: Counter[Product] = Counter()
-    for turn in range(settings.repetitions):
-        torch.set_num_threads(threads)
-        took.append(_timed(learner, h, curriculum))
-        counted = CountProducts()
-        with counted:
-            iterate(learner, h, curriculum)
-        products = counted.products
-        took_products.append(seconds_alone(products))
-        torch.set_num_threads(peer_threads)
-        took_peer += seconds_of(model, peer, 1)
-        say(f"turn {turn + 1} of {settings.repetitions}: {_rate(settings, took[-1])} steps/s")
+    operations = 0.0
+    with working(work) as workers:
+        for turn in range(settings.repetitions):
+            took.append(workers.iterate())
+            seconds, operations = workers.products()
+            took_products.append(seconds)
+            took_peer += seconds_of(model, peer, 1)
+            say(
+                f"turn {turn + 1} of {settings.repetitions}: {_rate(settings, took[-1]):,.0f} and "
+                f"{peer.steps / took_peer[-1]:,.0f} steps/s; products {seconds / took[-1]:.0%}"
+            )
 
-    ours_rate = [settings.trials * settings.n / seconds for seconds in took]
+    ours_rate = [_rate(settings, seconds) for seconds in took]
     peer_rate = [peer.steps / seconds for seconds in took_peer]
     ratios = [mine / theirs for mine, theirs in zip(ours_rate, peer_rate, strict=True)]
     whole = [mine / alone for mine, alone in zip(took, took_products, strict=True)]
@@ -98,41 +91,49 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         "repetitions": settings.repetitions,
         "seconds_an_iteration": median(took),
         "seconds_of_its_products": median(took_products),
-        "gflop_an_iteration": floating_operations(products) / 1e9,
+        "gflop_an_iteration": operations / 1e9,
         "task": {"family": "bernoulli bandit", "n": settings.n, "k": settings.k},
         "trpo": {
             "network": "gru",
             "width": settings.width,
             "steps_an_iteration": settings.trials * settings.n,
-            "threads": threads,
-            "hyperparameters": asdict(h),
+            "processes": work.processes,
+            "threads": work.threads,
+            "hyperparameters": asdict(work.hyperparameters),
+            "tried": tried,
         },
-        "recurrent_ppo": settings_of(peer, model) | {"threads": peer_threads, "tried": tried},
+        "recurrent_ppo": settings_of(peer, model) | {"threads": peer_threads, "tried": peer_tried},
         "machine": _machine(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
-def _ours(settings: Settings) -> tuple[Learner, BanditCurriculum, Hyperparameters]:
-    h = Hyperparameters()
-    curriculum = BanditCurriculum(
-        horizons=1,
-        groups=1,
-        steps_per_group=settings.trials * settings.n,
-        arms=(settings.k, settings.k),
-        pulls=(settings.n, settings.n),
-        choice_share=0.0,
-    )
-    sizes = {"actions": settings.k, "hidden": settings.width}
-    policy, critic = (build("gru", sizes, seed=settings.seed + i) for i in range(2))
-    return new_learner(policy, critic, settings.seed, h), curriculum, h
-
-
-def _timed(learner: Learner, h: Hyperparameters, curriculum: BanditCurriculum) -> float:
-    """Seconds of one whole iteration: play, advantages, natural step, critic, value."""
-    started = time.perf_counter()
-    iterate(learner, h, curriculum)
-    return time.perf_counter() - started
+def _best_layout(
+    settings: Settings, say: Callable[[str], None]
+) -> tuple[Work, list[dict[str, Any]]]:
+    """The processes and threads that make most steps a second, and all that was tried."""
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, Work] | None = None
+    for processes, threads in settings.layouts:
+        work = Work(
+            n=settings.n,
+            k=settings.k,
+            width=settings.width,
+            trials=settings.trials,
+            processes=processes,
+            threads=threads,
+            hyperparameters=Hyperparameters(fisher_trials=settings.fisher_trials),
+            seed=settings.seed,
+        )
+        with working(work) as workers:
+            rate = _rate(settings, min(workers.iterate() for _ in range(2)))
+        shown = {"processes": processes, "threads": threads}
+        tried.append({**shown, "steps_per_s": rate})
+        say(f"TRPO, {shown}: {rate:,.0f} steps/s")
+        if best is None or rate > best[0]:
+            best = rate, work
+    assert best is not None
+    return best[1], tried
 
 
 def _best_peer(
@@ -161,12 +162,19 @@ def _best_peer(
 def quick(settings: Settings) -> Settings:
     """Every part for a moment: no figures to keep."""
     return replace(
-        settings, trials=200, environments=(16,), parts=(1,), threads=(1,), repetitions=1, width=8
+        settings,
+        trials=200,
+        environments=(16,),
+        parts=(1,),
+        layouts=((1, 1),),
+        threads=(1,),
+        repetitions=1,
+        width=8,
     )
 
 
-def _rate(settings: Settings, seconds: float) -> str:
-    return f"{settings.trials * settings.n / seconds:,.0f}"
+def _rate(settings: Settings, seconds: float) -> float:
+    return settings.trials * settings.n / seconds
 
 
 def _machine() -> dict[str, Any]:

@@ -30,18 +30,22 @@ def training(
     json_file: Annotated[
         Path | None, typer.Option("--json", help=f"Keep the figures here; a full run: {RESULTS}.")
     ] = None,
-    width: Annotated[int, typer.Option(min=1, help="Of every recurrent network.")] = 64,
+    width: Annotated[int, typer.Option(min=1, help="Of every recurrent network.")] = 256,
     trials: Annotated[int, typer.Option(min=2, help="Trials that an iteration plays.")] = 1_000,
     pulls: Annotated[int, typer.Option(min=1, help="Pulls a trial.")] = 100,
     arms: Annotated[int, typer.Option(min=2, help="Arms of the bandit.")] = 5,
+    environments: Annotated[
+        str, typer.Option(help="Numbers of environments to try the peer with, commas between.")
+    ] = "16,32,64,128,256,512,1024",
     repetitions: Annotated[int, typer.Option(min=1, help="Turns that both take.")] = 7,
     quick: Annotated[bool, typer.Option(help="Every part for a moment: no figures.")] = False,
     check: Annotated[bool, typer.Option(help="Exit with 1 when a target is missed.")] = False,
 ) -> None:
     """Steps/s through a whole TRPO iteration, beside sb3-contrib's RecurrentPPO.
 
-    And beside the time of this iteration's matrix products alone. The peer is given the number of
-    environments, of minibatches and of threads that suits it best; the rest are its defaults.
+    And beside the time of this iteration's matrix products alone. Both are given the cores in the
+    way that suits them best, and the peer the number of environments and of minibatches; the rest
+    are its defaults.
     """
     out, notes = Console(), Console(stderr=True)
     for module in ("torch", "sb3_contrib"):
@@ -54,9 +58,17 @@ def training(
             raise typer.Exit(BAD_INPUT)
     from training import bench
 
-    threads = sorted({1, os.cpu_count() or 1})
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    several = cores or 1
     settings = bench.Settings(
-        n=pulls, k=arms, width=width, trials=trials, threads=threads, repetitions=repetitions
+        n=pulls,
+        k=arms,
+        width=width,
+        trials=trials,
+        layouts=sorted({(1, 1), (1, several), (several, 1)}),
+        threads=sorted({1, several}),
+        environments=_numbers(environments),
+        repetitions=repetitions,
     )
     if quick:
         settings = bench.quick(settings)
@@ -78,6 +90,19 @@ def training(
         result["ratio"] >= FASTER_THAN_PEER and result["matmul_ratio"] <= SLOWER_THAN_PRODUCTS
     ):
         raise typer.Exit(MISSED)
+
+
+def _numbers(typed: str) -> list[int]:
+    try:
+        numbers = [int(number) for number in typed.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(
+            f"expected numbers from 1 with commas between, got {typed!r}",
+            param_hint="--environments",
+        )
+    return numbers
 
 
 def verdicts(result: dict[str, Any]) -> list[str]:

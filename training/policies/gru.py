@@ -136,7 +136,7 @@ class Gru(nn.Module):
 
     def _recall(self, record: Record, times: Tensor | None) -> Tensor:
         """h' at each decision: a step of its own where feedback was still under way."""
-        seen = self.seen(record)
+        seen = seen_before(record, self.sizes.actions)
         hidden: Tensor = FlatMemory.apply(seen, *self.recurrence())  # type: ignore[no-untyped-call]
         if record.known is None:
             return hidden if times is None else hidden[times]
@@ -148,17 +148,18 @@ class Gru(nn.Module):
         advanced, _ = step(observed, self.recurrent(stored), stored)
         return advanced
 
-    def seen(self, record: Record) -> Tensor:
-        """What each step folds in: the context and the interaction before, `[T, B, C + A + 2]`."""
-        served = functional.one_hot(record.action, self.sizes.actions).to(record.reward.dtype)
-        new = torch.cat([served, record.reward[..., None], record.done[..., None]], -1)
-        before = torch.cat([torch.zeros_like(new[:1]), new[:-1]])
-        return torch.cat([record.context, before], -1)
-
     def recurrence(self) -> Weights:
         """The recurrent cell's weights."""
         observed, recurrent = self.observed, self.recurrent
         return Weights(observed.weight, observed.bias, recurrent.weight, recurrent.bias)
+
+
+def seen_before(record: Record, actions: int) -> Tensor:
+    """What each step folds in: the context and the interaction before, `[T, B, C + A + 2]`."""
+    served = functional.one_hot(record.action, actions).to(record.reward.dtype)
+    new = torch.cat([served, record.reward[..., None], record.done[..., None]], -1)
+    before = torch.cat([torch.zeros_like(new[:1]), new[:-1]])
+    return torch.cat([record.context, before], -1)
 
 
 class _Linearised:
@@ -172,7 +173,10 @@ class _Linearised:
         self._score = network.score.weight.detach()
         with torch.no_grad():
             self._tangents = [
-                FlatTangent(network.seen(one), Weights(*(w.detach() for w in network.recurrence())))
+                FlatTangent(
+                    seen_before(one, network.sizes.actions),
+                    Weights(*(w.detach() for w in network.recurrence())),
+                )
                 for one in records
             ]
             self.logits = [
