@@ -62,7 +62,8 @@ def write_report(
     if learner.history:
         looks = curriculum.looks(learner.policy.action_range)
         plot_history(learner.history, looks, directory / "curve.png")
-    if cells:
+    allowed = policy.manifest.actions
+    if cells and allowed.min <= WITHIN_TRIAL[1] <= allowed.max:
         plot_within_trial(
             within_trial(policy, *WITHIN_TRIAL),
             f"n = {WITHIN_TRIAL[0]}, k = {WITHIN_TRIAL[1]}, mean of {WITHIN_TRIAL[2]:,} trials",
