@@ -62,7 +62,14 @@ PLANNED_ONCE = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c j
 """Writes look rows up by key, always: one plan a statement, by index, whatever the statistics."""
 PLANNED_ANEW = "-c plan_cache_mode=force_custom_plan"
 """A plan made for a read while a table was small must not be kept when it no longer is."""
-SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536")
+SQLITE_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "cache_size=-65536",
+    # Pages of the log (40 MB) after which it is copied into the file: ids come in no order, so a
+    # group of events touches hundreds of pages, and later ones the same again.
+    "wal_autocheckpoint=10000",
+)
 
 
 class Ledger:

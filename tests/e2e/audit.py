@@ -32,6 +32,7 @@ async def everything(service: Service, events: Events) -> None:
     """All of the below."""
     await nothing_is_lost(service, events)
     await nothing_is_half_done(service)
+    await nothing_dangles(service)
     await decisions_follow_from_their_past(service)
     await snapshots_are_replays(service)
 
@@ -58,8 +59,6 @@ async def nothing_is_half_done(service: Service) -> None:
         account, made, came, opened = await _at_one_moment(
             service, one.key, decisions, feedback, generations
         )
-        ids = {row.decision_id for row in made}
-        assert {row.decision_id for row in came} <= ids
         assert sorted(row.generation for row in opened) == list(
             range(1, account.head.generation + 1)
         )
@@ -74,10 +73,33 @@ async def nothing_is_half_done(service: Service) -> None:
         recent = account.adaptation.recent
         in_order = [rewards[position] for position in sorted(rewards)]
         assert list(recent) == in_order[len(in_order) - len(recent) :]
-        due = await service.ledger.read(_all_due)
-        assert not {(one.key.tenant, row.decision_id) for row in folded} & due
         for row in made:
             assert (row.generation, row.position) <= account.head
+
+
+async def nothing_dangles(service: Service) -> None:
+    """Whatever names a decision or an account names one that is there, and a default is due for
+    exactly the active decisions that one is declared for and that nothing is folded for."""
+
+    def read(connection: Connection) -> tuple[Rows, ...]:
+        tables = accounts, decisions, feedback, defaults_due
+        return tuple(list(connection.execute(select(table)).all()) for table in tables)
+
+    known, made, came, due = await service.ledger.read(read)
+    names = {(row.tenant, row.workflow, row.account_id) for row in known}
+    assert {(row.tenant, row.workflow, row.account_id) for row in made} <= names
+    assert {(row.tenant, row.decision_id) for row in came} <= {
+        (row.tenant, row.decision_id) for row in made
+    }
+    folded = {(row.tenant, row.decision_id) for row in came if row.position is not None}
+    expected = {
+        (row.expires_at_us, row.tenant, row.decision_id)
+        for row in made
+        if (row.mode == "serve" or row.activated_at_us is not None)
+        and (row.tenant, row.decision_id) not in folded
+        and service.catalog.spec(row.workflow, row.spec_version).feedback.default_reward is not None
+    }
+    assert {tuple(row) for row in due} == expected
 
 
 async def decisions_follow_from_their_past(service: Service) -> None:
@@ -163,11 +185,6 @@ async def _at_one_moment(service: Service, key: AccountKey, *tables: Table) -> A
         return to_account(account), *(rows(connection, table) for table in tables)
 
     return await service.ledger.read(read)
-
-
-def _all_due(connection: Connection) -> set[tuple[str, str]]:
-    query = select(defaults_due.c.tenant, defaults_due.c.decision_id)
-    return {(row.tenant, row.decision_id) for row in connection.execute(query)}
 
 
 def _bytes(stored: StoredMemory) -> tuple[bytes, ...]:
