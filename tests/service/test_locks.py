@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from service.ledger.settle import Committed, DecisionWrite, Recorded
 from tests.service.test_ledger import SPEC, decide, decision, feedback, learn, write
 
 KEY = decision().key
-Begin = Callable[[Callable[[], Coroutine[Any, Any, Any]]], list[Future[Any]]]
+Begin = Callable[[Callable[[], Coroutine[Any, Any, Any]], float], list[Future[Any]]]
 
 
 @pytest.fixture
@@ -36,17 +35,17 @@ async def ledgers(database: str) -> AsyncIterator[tuple[Ledger, Ledger]]:
 
 @pytest.fixture
 def while_it_stores(monkeypatch: pytest.MonkeyPatch) -> Begin:
-    """Begins something when the next group has read its rows, and lets it try for a while."""
+    """Begins something when the next group has read its rows, and lets it try for some seconds."""
     loop = asyncio.get_event_loop()
     store = vars(group_commit)["store_rows"]
 
-    def begin(what: Callable[[], Coroutine[Any, Any, Any]]) -> list[Future[Any]]:
+    def begin(what: Callable[[], Coroutine[Any, Any, Any]], seconds: float) -> list[Future[Any]]:
         begun: list[Future[Any]] = []
 
         def storing(*args: Any) -> None:
             if not begun:
                 begun.append(asyncio.run_coroutine_threadsafe(what(), loop))
-                time.sleep(1.0)
+                wait(begun, seconds)
             store(*args)
 
         monkeypatch.setattr(group_commit, "store_rows", storing)
@@ -60,7 +59,7 @@ async def test_what_comes_of_a_decision_of_the_same_group_is_folded_under_the_lo
 ) -> None:
     """Sent before the decision was answered: a reset in between must not be written over."""
     ledger, other = ledgers
-    begun = while_it_stores(lambda: other.reset(KEY, 5_000))
+    begun = while_it_stores(lambda: other.reset(KEY, 5_000), 1.0)
 
     def given(one: Feedback) -> Any:
         return write(lambda _: (one, SPEC), one)
@@ -84,7 +83,7 @@ async def test_no_decision_outlives_the_erasure_of_its_account(
     ledgers: tuple[Ledger, Ledger], while_it_stores: Begin
 ) -> None:
     ledger, other = ledgers
-    begun = while_it_stores(lambda: other.erase(KEY, 5_000))
+    begun = while_it_stores(lambda: other.erase(KEY, 5_000), 1.0)
     made = await decide(ledger, decision(decision_id="e", head=Head(0, 1)))
     assert isinstance(made, Committed)
     assert (await asyncio.wrap_future(begun[0])).decisions == 2
@@ -100,7 +99,7 @@ async def test_a_decision_does_not_wait_for_who_changes_its_account(
     ledger, other = ledgers
     if ledger._engine.dialect.name == "sqlite":
         return  # one writer at a time, whatever it writes
-    begun = while_it_stores(lambda: other.reset(KEY, 5_000))
+    begun = while_it_stores(lambda: other.reset(KEY, 5_000), 4.0)
     made = await decide(ledger, decision(decision_id="e", head=Head(0, 1)))
     assert isinstance(made, Committed)
     assert begun[0].done()
