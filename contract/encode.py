@@ -22,7 +22,8 @@ from contract.spec import (
 
 Float32 = NDArray[np.float32]
 
-_LONGEST_HORIZON = 1_000.0
+LONGEST_HORIZON = 1_000.0
+"""The interactions left that `horizon_left` scales to 1."""
 
 
 class ContextError(ValueError):
@@ -181,5 +182,5 @@ def horizon_left(position: ArrayLike, horizon: ArrayLike, floor: float = 0.0) ->
     share = np.minimum(np.maximum(left, floor), 1.0)
     columns = np.empty((*share.shape, 2), np.float32)
     columns[..., 0] = share
-    columns[..., 1] = np.log1p(total * share) / math.log1p(_LONGEST_HORIZON)
+    columns[..., 1] = np.log1p(total * share) / math.log1p(LONGEST_HORIZON)
     return columns

@@ -108,6 +108,9 @@ def bandits(
     lesson_times: Annotated[
         float, typer.Option(help="Share of a trial's steps that a lesson looks at.")
     ] = _DEFAULT.lesson_times,
+    lesson_passes: Annotated[
+        int, typer.Option(help="Passes over the trials of a lesson.")
+    ] = _DEFAULT.lesson_passes,
     lesson_parts: Annotated[
         int, typer.Option(help="Parts of a lesson's trials, a step of Adam each.")
     ] = _DEFAULT.lesson_parts,
@@ -223,6 +226,7 @@ def bandits(
             lessons=lessons,
             lesson_rate=lesson_rate,
             lesson_times=lesson_times,
+            lesson_passes=lesson_passes,
             lesson_parts=lesson_parts,
             expected_rewards=expected_rewards,
             discount=discount,

@@ -14,14 +14,16 @@ class Hyperparameters:
 
     teacher: str = "none"
     """Who shows the policy what to do before it learns by reward; none: nobody."""
-    lessons: int = 400
+    lessons: int = 140
     """Iterations of imitation (DAgger, Ross et al. 2011) before those of TRPO."""
     lesson_rate: float = 3e-3
     """Adam's rate in the first lesson; it falls to a twentieth by the last."""
     lesson_times: float = 0.25
     """Share of a trial's steps whose advice a lesson looks at."""
+    lesson_passes: int = 2
+    """Passes over the trials that were played, each at steps of its own."""
     lesson_parts: int = 4
-    """Steps of Adam a batch, each on its share of the trials."""
+    """Steps of Adam a pass, each on its share of the trials."""
     expected_rewards: bool = True
     """Returns add up the action's mean minus the best's, in place of the sampled reward: a
     simulator's variance reduction that leaves the gradient unbiased. The policy sees samples."""
@@ -40,7 +42,13 @@ class Hyperparameters:
     critic_batches: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("cg_iterations", "critic_epochs", "critic_batches", "lesson_parts"):
+        for name in (
+            "cg_iterations",
+            "critic_epochs",
+            "critic_batches",
+            "lesson_passes",
+            "lesson_parts",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("discount", "gae_lambda", "fisher_trials", "fisher_times", "lesson_times"):

@@ -52,6 +52,7 @@ def lesson(
         everything.extend(played)
         losses += [
             _imitate(learner, h, teacher, tasks, played, part)
+            for _ in range(h.lesson_passes)
             for part in _parts(learner.rng, played[0].record.trials, h.lesson_parts)
         ]
         if share > _CRITIC_JOINS:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contract.encode import LONGEST_HORIZON
 from training.policies.belief import FEATURES, SIZE, VIEWS, Belief, Reading
 from training.policies.cells import step
 from training.policies.sequence import RowMemory, last_written
@@ -96,7 +97,7 @@ class Actionwise(nn.Module):
         self.embed_row = nn.Linear(H, D, bias=False)
         if sizes.action_features:
             self.embed_features = nn.Linear(sizes.action_features, D, bias=False)
-        self.embed_common = nn.Linear(G + 3 + sizes.context, D)
+        self.embed_common = nn.Linear(G + 3 + 2 * int(sizes.belief) + sizes.context, D)
         self.score_row = nn.Linear(D, D)
         self.score_pool = nn.Linear(2 * D, D, bias=False)
         self.score = nn.Linear(D, 1, bias=False)
@@ -324,7 +325,10 @@ class Actionwise(nn.Module):
         """Embeddings `[..., K, D]` from rows already projected to `[..., K, D]`."""
         count = action_mask.sum(-1, keepdim=True).to(projected.dtype)
         count = (torch.log(count) / math.log(_MOST_ACTIONS)).expand(*shared.shape[:-1], 1)
-        common = self.embed_common(torch.cat([shared, horizon_left, count, context], -1))
+        told = [shared, horizon_left, count, context]
+        if self.sizes.belief:
+            told.append(_urgency(horizon_left[..., 1:]))
+        common = self.embed_common(torch.cat(told, -1))
         before = projected + common.unsqueeze(-2)
         if reading is not None:
             before = before + self.embed_belief(reading.features)
@@ -348,8 +352,19 @@ class Actionwise(nn.Module):
         return scores.masked_fill(~action_mask, -torch.inf)
 
 
+def _urgency(log_left: Tensor) -> Tensor:
+    """1 / (1 + left) and its root `[..., 2]`: with few interactions left every one counts.
+
+    `log_left` `[..., 1]` is log(1 + left) in the unit of `contract.encode.horizon_left`.
+    """
+    root = torch.exp(-0.5 * math.log1p(LONGEST_HORIZON) * log_left)
+    return torch.cat([root * root, root], -1)
+
+
 def _pool(embedded: Tensor, action_mask: Tensor) -> Tensor:
     """Mean and maximum over the actions allowed, `[..., 2D]`; embeddings lie in (−1, 1)."""
+    if not torch.compiler.is_exporting() and bool(action_mask.all()):
+        return torch.cat([embedded.mean(-2), embedded.amax(-2)], -1)
     allowed = action_mask.unsqueeze(-1)
     count = action_mask.sum(-1, keepdim=True).to(embedded.dtype)
     mean = embedded.masked_fill(~allowed, 0.0).sum(-2) / count

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contract.encode import LONGEST_HORIZON
 from training.record import Record
 
 RATES = 2
@@ -30,7 +31,6 @@ _SLOWEST_FORGETTING = (10.0, 50.0)
 """How many interactions back the memory of each rate reaches at first."""
 _LEAST_KEPT = 0.5
 """The share kept an interaction is above this, so that a long trial's weights fit a double."""
-_LONGEST = 1_000.0
 
 
 class Reading(NamedTuple):
@@ -118,9 +118,9 @@ class Belief(nn.Module):
         square = (exact[..., 2:] + 2.0) / (exact[..., :1].clamp(min=0.0) + 2.0)
         variance = (square - mean * mean).clamp(min=1e-6)
         deviation = torch.sqrt(variance / (count + 3.0))
-        size = torch.log1p(count[..., :1]) / math.log1p(_LONGEST)
+        size = torch.log1p(count[..., :1]) / math.log1p(LONGEST_HORIZON)
         never = 1.0 / (1.0 + count[..., :1])
-        since = torch.log1p(age.clamp(min=0.0)) / math.log1p(_LONGEST)
+        since = torch.log1p(age.clamp(min=0.0)) / math.log1p(LONGEST_HORIZON)
         features = torch.cat([mean, 2.0 * deviation, size, never, since], -1)
         return Reading(mean, deviation, features)
 
