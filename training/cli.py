@@ -306,6 +306,14 @@ def export(
     evaluation_trials: Annotated[
         int, typer.Option(min=0, help="Fresh trials for the report's evaluation; 0: none.")
     ] = 10_000,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="What `acclimate evaluate --report` wrote, for the report.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Export a trained policy as a bundle: two ONNX graphs, manifest, parity vectors, report.
@@ -330,7 +338,8 @@ def export(
             name=name,
             version=number,
             note=note.read_text() if note else "",
-            evaluation_trials=evaluation_trials,
+            evaluation_trials=0 if evaluation else evaluation_trials,
+            evaluation=evaluation,
             replace=force,
             on_evaluation=lambda: _say(
                 f"graphs agree with torch; playing {evaluation_trials:,} trials for the report "

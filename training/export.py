@@ -58,6 +58,7 @@ def export_bundle(
     version: int,
     note: str = "",
     evaluation_trials: int = 10_000,
+    evaluation: Path | None = None,
     replace: bool = False,
     on_evaluation: Callable[[], None] = lambda: None,
 ) -> Manifest:
@@ -95,6 +96,7 @@ def export_bundle(
             curriculum,
             note,
             evaluation_trials,
+            evaluation,
         )
         partial.chmod(0o755)
         _put_in_place(partial, out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,12 @@ def write_report(
     curriculum: Curriculum,
     note: str,
     evaluation_trials: int,
+    evaluation: Path | None = None,
 ) -> None:
-    """Writes `report.md` and `curve.png` beside the graphs they speak of."""
+    """Writes `report.md` and `curve.png` beside the graphs they speak of.
+
+    `evaluation` is a directory that `acclimate evaluate … --report` wrote of this policy.
+    """
     policy = OnnxPolicy.load(directory)
     on_mdps = manifest.task_family == MdpCurriculum.name
     on_bandits = evaluation_trials > 0 and not on_mdps
@@ -75,6 +80,7 @@ def write_report(
         "## Learning curve\n\n![learning curve](curve.png)" if learner.history else "",
         _evaluation(manifest, cells, evaluation_trials) if cells else "",
         _on_mdps(directory, policy, evaluation_trials) if on_mdps and evaluation_trials else "",
+        quoted(evaluation, directory) if evaluation else "",
         f"## What was tried\n\n{note.strip()}" if note.strip() else "",
         _hyperparameters(settings_of(curriculum) | asdict(hyperparameters)),
     ]
@@ -95,6 +101,15 @@ def evaluate(policy: OnnxPolicy, trials: int) -> list[tuple[Cell, Cell, int]]:
             )
             measured.append((sampled, greedy, count))
     return measured
+
+
+def quoted(evaluation: Path, directory: Path) -> str:
+    """What the report of an evaluation says, a heading lower; its pictures are copied along."""
+    title, _, said = (evaluation / "report.md").read_text(encoding="utf-8").partition("\n")
+    for picture in evaluation.glob("*.png"):
+        shutil.copy(picture, directory / picture.name)
+    lower = said.strip().replace("\n## ", "\n### ")
+    return f"## Evaluation: {title.lstrip('# ')}\n\n{lower}"
 
 
 def within_trial(policy: OnnxPolicy, n: int, k: int, trials: int) -> dict[str, Array]:

@@ -220,6 +220,16 @@ def test_an_export_is_whole_has_a_report_and_replaces_nothing_unasked(
     assert "| 10 | 4 | 2 |" in written
     with pytest.raises(ExportError, match="exists"):
         export_bundle(checkpoint, out, name="tiny", version=1, evaluation_trials=0)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    (seen / "report.md").write_text("# tiny/1 on bandits\n\nMeasured.\n\n## n = 3\n\n![p](p.png)\n")
+    (seen / "p.png").write_bytes(b"a picture")
+    export_bundle(
+        checkpoint, out, name="tiny", version=1, evaluation_trials=0, evaluation=seen, replace=True
+    )
+    written = (out / "report.md").read_text()
+    assert "## Evaluation: tiny/1 on bandits\n\nMeasured.\n\n### n = 3" in written
+    assert (out / "p.png").read_bytes() == b"a picture"
     export_bundle(checkpoint, out, name="tiny", version=1, evaluation_trials=0, replace=True)
     assert [file.name for file in out.parent.iterdir()] == ["1"]
     verify_parity(OnnxPolicy.load(out), out)
