@@ -114,6 +114,9 @@ def bandits(
     lesson_parts: Annotated[
         int, typer.Option(help="Parts of a lesson's trials, a step of Adam each.")
     ] = _DEFAULT.lesson_parts,
+    revise: Annotated[
+        bool, typer.Option(help="A lesson after every iteration of TRPO as well.")
+    ] = True,
     arms: Annotated[
         tuple[int, int], typer.Option(help="Fewest and most arms; gru: equal.")
     ] = _FAMILY.arms,
@@ -228,6 +231,7 @@ def bandits(
             lesson_times=lesson_times,
             lesson_passes=lesson_passes,
             lesson_parts=lesson_parts,
+            revise=revise,
             expected_rewards=expected_rewards,
             discount=discount,
             gae_lambda=gae_lambda,

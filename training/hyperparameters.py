@@ -24,6 +24,8 @@ class Hyperparameters:
     """Passes over the trials that were played, each at steps of its own."""
     lesson_parts: int = 4
     """Steps of Adam a pass, each on its share of the trials."""
+    revise: bool = False
+    """Whether a lesson at the last rate follows every iteration of TRPO."""
     expected_rewards: bool = True
     """Returns add up the action's mean minus the best's, in place of the sampled reward: a
     simulator's variance reduction that leaves the gradient unbiased. The policy sees samples."""

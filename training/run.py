@@ -24,7 +24,7 @@ import torch
 from training import checkpoints, distributed
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
-from training.imitation import lesson
+from training.imitation import lesson, revise
 from training.policies.network import Network
 from training.rollout import play
 from training.teachers import build_teacher
@@ -113,6 +113,8 @@ def run(
             entry = lesson(learner, hyperparameters, curriculum, teacher)
         else:
             entry = iterate(learner, hyperparameters, curriculum)
+            if teacher is not None and hyperparameters.revise:
+                entry |= revise(learner, hyperparameters, curriculum, teacher)
         if first and learner.iteration % schedule.check_every == 0:
             entry |= look(learner.policy, curriculum)
         learner.history.append(entry)

@@ -91,6 +91,16 @@ def test_after_the_lessons_the_run_goes_on_with_trpo_and_resumes_exactly_across_
             assert torch.equal(p, q)
 
 
+def test_what_was_taught_is_revised_after_every_step_of_trpo(tmp_path: Path) -> None:
+    h = replace(LESSONS, revise=True)
+    learner = tiny_learner(hyperparameters=h)
+    go(learner, tmp_path / "c.pt", 5, h)
+    assert all("lesson_loss" in entry for entry in learner.history)
+    assert ["divergence" in entry for entry in learner.history] == [False] * 3 + [True] * 2
+    assert learner.history[-1]["steps"] == learner.steps == 240 * 7
+    assert learner.iteration == 5
+
+
 def test_a_student_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint_is_kept(
     tmp_path: Path,
 ) -> None:
