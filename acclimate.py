@@ -29,3 +29,6 @@ main.add_typer(training.cli.train_app, name="train")
 main.command("ablations")(training.ablations_cli.ablations)
 main.command("probe")(training.probe_cli.probe_command)
 main.command("export")(training.cli.export)
+
+if __name__ == "__main__":
+    main(prog_name="acclimate")
