@@ -45,6 +45,7 @@ async def kept(client: Client) -> list[tuple[int, int]]:
 async def folds(client: Client) -> int:
     """How many interactions a replay without the store folds; and that it ends where all do."""
     recall, workflow = client.service.recall, client.service.catalog.workflows["help"]
+    await recall.drain()  # what was folded before may still be on its way to being kept
     from_snapshot = await recall.fresh(workflow, KEY, from_snapshots=True)
     from_nothing = await recall.fresh(workflow, KEY)
     await recall.drain()
