@@ -147,12 +147,13 @@ def _on_mdps(directory: Path, policy: OnnxPolicy, trials: int) -> str:
     return f"## Evaluation\n\n{told.replace('## ', '### ')}"
 
 
-def _method(hyperparameters: Hyperparameters) -> str:
-    """How the weights were found, in a line."""
+def _method(hyperparameters: Hyperparameters, iterations: int) -> str:
+    """How the weights were found in so many iterations, in a line."""
     if hyperparameters.teacher == "none" or not hyperparameters.lessons:
         return "TRPO from scratch, no teacher"
     lessons, teacher = hyperparameters.lessons, hyperparameters.teacher
-    return f"{lessons} lessons from a teacher ({teacher}, DAgger), then TRPO"
+    taught = f"{min(lessons, iterations)} lessons from a teacher ({teacher}, DAgger)"
+    return f"{taught}, then TRPO" if iterations > lessons else f"{taught}, no TRPO"
 
 
 def _origin(
@@ -171,7 +172,7 @@ def _origin(
 | trained, exported | {machine.get("date", provenance.date)}, {provenance.date} |
 | training | {learner.iteration} iterations, {learner.steps:,} interactions, \
 {seconds / 60:.1f} minutes ({rate:,.0f} interactions/s) |
-| method | {_method(hyperparameters)} |
+| method | {_method(hyperparameters, learner.iteration)} |
 | hardware | {machine.get("hardware") or hardware()}, {machine.get("threads", 1)} thread(s) |
 | versions | {versions} |
 | memory | shared {manifest.shared_size} floats, {manifest.row_size} floats an action |

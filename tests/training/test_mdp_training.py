@@ -75,7 +75,7 @@ def test_a_run_becomes_a_bundle_whose_report_holds_the_evaluation_on_mdps(tmp_pa
     assert policy.manifest.task_family == "mdps"
     assert verify_parity(policy, bundle).difference == 0.0
     report = (bundle / "report.md").read_text()
-    assert "40 lessons from a teacher (planner, DAgger), then TRPO" in report
+    assert "1 lessons from a teacher (planner, DAgger), no TRPO" in report
     for n in (10, 25, 50, 75, 100):
         assert f"### n = {n}, 2 trials" in report
     assert "acclimate evaluate mdps --policy policies/mdps/1 --trials 2 --seed 7" in report
