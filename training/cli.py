@@ -5,36 +5,39 @@ Importable without torch, which is loaded only inside a command.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import shlex
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from training.curriculum import BanditCurriculum, Curriculum, settings_of
 from training.hyperparameters import Hyperparameters
+from training.train_command import (
+    CgIterations,
+    CriticBatches,
+    CriticEpochs,
+    CriticRate,
+    Damping,
+    Discount,
+    FisherTimes,
+    FisherTrials,
+    GaeLambda,
+    Radius,
+    need,
+    notes,
+    option,
+    refuse,
+    refuse_other_settings,
+    say,
+    train_until_done,
+    typed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from training.run import Schedule
-    from training.trpo import Learner
-
-BAD_INPUT = 2
-"""Exit status: an option, a checkpoint or a bundle that cannot be used."""
-DIVERGED = 3
-"""Exit status: training met a number that is not finite; the last good checkpoint is kept."""
+    pass
 
 _POLICY_NAME = r"[a-z][a-z0-9-]*"
 
@@ -42,7 +45,6 @@ train_app = typer.Typer(help="Meta-train a policy.", no_args_is_help=True)
 
 _DEFAULT = Hyperparameters()
 _FAMILY = BanditCurriculum()
-_notes = Console(stderr=True)
 
 
 class NetworkName(StrEnum):
@@ -157,28 +159,16 @@ def bandits(
             help="Returns add up arm means instead of coins: unbiased, less noise, simulator only."
         ),
     ] = _DEFAULT.expected_rewards,
-    discount: Annotated[float, typer.Option(help="Per interaction.")] = _DEFAULT.discount,
-    gae_lambda: Annotated[float, typer.Option(help="GAE's λ.")] = _DEFAULT.gae_lambda,
-    radius: Annotated[
-        float, typer.Option(help="Largest mean KL divergence of a step.")
-    ] = _DEFAULT.radius,
-    damping: Annotated[float, typer.Option(help="Added to the Fisher matrix.")] = _DEFAULT.damping,
-    cg_iterations: Annotated[
-        int, typer.Option(help="Conjugate-gradient iterations.")
-    ] = _DEFAULT.cg_iterations,
-    fisher_trials: Annotated[
-        float, typer.Option(help="Share of trials in the Fisher product.")
-    ] = _DEFAULT.fisher_trials,
-    fisher_times: Annotated[
-        float, typer.Option(help="Share of their steps in it.")
-    ] = _DEFAULT.fisher_times,
-    critic_rate: Annotated[float, typer.Option(help="Adam's rate.")] = _DEFAULT.critic_rate,
-    critic_epochs: Annotated[
-        int, typer.Option(help="Passes of the critic over an iteration.")
-    ] = _DEFAULT.critic_epochs,
-    critic_batches: Annotated[
-        int, typer.Option(help="Parts a pass is cut into.")
-    ] = _DEFAULT.critic_batches,
+    discount: Discount = _DEFAULT.discount,
+    gae_lambda: GaeLambda = _DEFAULT.gae_lambda,
+    radius: Radius = _DEFAULT.radius,
+    damping: Damping = _DEFAULT.damping,
+    cg_iterations: CgIterations = _DEFAULT.cg_iterations,
+    fisher_trials: FisherTrials = _DEFAULT.fisher_trials,
+    fisher_times: FisherTimes = _DEFAULT.fisher_times,
+    critic_rate: CriticRate = _DEFAULT.critic_rate,
+    critic_epochs: CriticEpochs = _DEFAULT.critic_epochs,
+    critic_batches: CriticBatches = _DEFAULT.critic_batches,
 ) -> None:
     """Train on bandits: lessons from a teacher (DAgger) first, then TRPO.
 
@@ -195,7 +185,7 @@ def bandits(
 
     A quick look (a minute): acclimate train bandits --minutes 1
     """
-    _need("training", "torch", "matplotlib")
+    need("training", "torch", "matplotlib")
     from training import distributed
     from training.checkpoints import (
         FILE,
@@ -246,16 +236,16 @@ def bandits(
         )
     except ValueError as error:
         field, _, expected = str(error).partition(":")
-        _refuse(f"{_option(field)}:{expected}")
+        refuse(f"{option(field)}:{expected}")
     if iterations is None and minutes is None:
-        _refuse("say when to stop: --iterations or --minutes")
+        refuse("say when to stop: --iterations or --minutes")
     if out.exists() and not out.is_dir():
-        _refuse(f"--out: expected a directory, but {out} is a file")
+        refuse(f"--out: expected a directory, but {out} is a file")
     try:
         ctx.with_resource(distributed.together(device))
     except distributed.DeviceError as error:
-        _refuse(str(error))
-    _notes.quiet = distributed.number() > 0
+        refuse(str(error))
+    notes.quiet = distributed.number() > 0
     try:
         sizes: dict[str, Any]
         if network is NetworkName.gru:
@@ -270,7 +260,7 @@ def bandits(
             refuse_other_processes(path, record)
             refuse_other_architecture(path, learner, architecture(policy))
             settings = asdict(wanted) | settings_of(curriculum)
-            _refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
+            refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
         elif path.exists():
             raise ValueError(
                 f"{path} exists: add --resume to go on with it, or choose another --out"
@@ -279,20 +269,20 @@ def bandits(
             learner = new_learner(policy, critic, seed, wanted)
             record = {
                 "seed": seed,
-                "command": _command(),
+                "command": typed(),
                 "seconds": 0.0,
                 "task": "bandits",
                 "machine": machine(threads),
                 "processes": distributed.count(),
             }
     except (ValueError, CheckpointError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _refuse(f"--out: {out} cannot be a directory: {error.strerror}")
+        refuse(f"--out: {out} cannot be a directory: {error.strerror}")
     schedule = Schedule(iterations, minutes, check_every=check_every, save_every=save_every)
-    _train(learner, wanted, curriculum, record, schedule, out, threads)
+    train_until_done(learner, wanted, curriculum, record, schedule, out, threads)
 
 
 def export(
@@ -327,13 +317,13 @@ def export(
 
     Example: acclimate export runs/bandits-actionwise-1 policies/bandits/1
     """
-    _need("export", "torch", "onnx", "onnxscript", "matplotlib")
+    need("export", "torch", "onnx", "onnxscript", "matplotlib")
     from training.checkpoints import FILE, CheckpointError
     from training.export import ExportError, export_bundle
 
     name = name if name is not None else out.resolve().parent.name
     if not re.fullmatch(_POLICY_NAME, name):
-        _refuse(f"--name: expected a-z, then a-z, 0-9 or -, got {name!r}")
+        refuse(f"--name: expected a-z, then a-z, 0-9 or -, got {name!r}")
     number = _version(out.resolve().name, version)
     try:
         manifest = export_bundle(
@@ -345,162 +335,23 @@ def export(
             evaluation_trials=0 if evaluation else evaluation_trials,
             evaluation=evaluation,
             replace=force,
-            on_evaluation=lambda: _say(
+            on_evaluation=lambda: say(
                 f"graphs agree with torch; playing {evaluation_trials:,} trials for the report "
                 "(--evaluation-trials 0: none) ..."
             ),
         )
     except (CheckpointError, ExportError, OSError, ValueError) as error:
-        _refuse(str(error))
-    _notes.print(
+        refuse(str(error))
+    notes.print(
         f"{out}: policy {manifest.policy}, "
         f"torch and onnxruntime agree within {manifest.provenance.torch_parity:.1g}"
     )
 
 
-def _train(
-    learner: Learner,
-    hyperparameters: Hyperparameters,
-    curriculum: Curriculum,
-    record: dict[str, Any],
-    schedule: Schedule,
-    out: Path,
-    threads: int,
-) -> None:
-    """The run with its progress bar, and what it says at the end."""
-    import torch
-
-    from training import distributed
-    from training.checkpoints import FILE
-    from training.curves import plot_history
-    from training.run import run, stop_on_signal
-    from training.trpo import TrainingDivergedError
-
-    torch.set_num_threads(threads)
-    looks = curriculum.looks(learner.policy.action_range)
-    watched = [look.name for look in looks]
-    with _progress(schedule, watched) as show, stop_on_signal() as stop:
-        show({"iteration": learner.iteration, "seconds": record["seconds"]})
-        try:
-            finished = run(
-                learner,
-                hyperparameters,
-                curriculum,
-                record,
-                schedule,
-                out / FILE,
-                stop,
-                on_iteration=show,
-            )
-        except TrainingDivergedError as error:
-            _say(f"[red]training stopped:[/red] {escape(f'{error}; {_left(out / FILE)}')}")
-            raise typer.Exit(DIVERGED) from error
-        except SystemExit:
-            _say(escape(f"stopped at once; {_left(out / FILE)}"))
-            raise
-    if learner.history and distributed.number() == 0:
-        plot_history(learner.history, looks, out / "curve.png")
-    if finished:
-        _notes.print(f"done: {learner.iteration} iterations, {learner.steps:,} interactions")
-        _notes.print(f"next: acclimate export {out} policies/NAME/VERSION", soft_wrap=True)
-    else:
-        _notes.print(
-            f"stopped by {stop.by} after iteration {learner.iteration}; {out / FILE} is whole. "
-            "The same command with --resume goes on.",
-            soft_wrap=True,
-        )
-
-
-@contextmanager
-def _progress(
-    schedule: Schedule, watched: Sequence[str]
-) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A progress bar on a terminal, a line now and then in a log; `watched` are names of looks."""
-    total = schedule.iterations or 60.0 * (schedule.minutes or 0.0)
-    bar = Progress(
-        TextColumn("iteration {task.fields[iteration]}"),
-        BarColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=_notes,
-        disable=not _notes.is_terminal,
-    )
-    task = bar.add_task("", total=total, iteration=0, figures="")
-    seen = dict.fromkeys(watched, float("nan"))
-
-    def show(entry: dict[str, float]) -> None:
-        looked = [name for name in watched if name in entry]
-        seen.update({name: entry[name] for name in looked})
-        figures = f"gap closed {entry.get('gap_closed', float('nan')):.3f}"
-        figures += "".join(f"  {name}: {reward:.2f}" for name, reward in seen.items())
-        done = entry["iteration"] if schedule.iterations else entry["seconds"]
-        bar.update(task, completed=done, iteration=int(entry["iteration"]), figures=figures)
-        if bar.disable and looked:
-            print(
-                f"iteration {int(entry['iteration'])}  {figures}  "
-                f"{int(entry['steps']):,} interactions  {entry['seconds']:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    with bar:
-        yield show
-
-
-def _left(path: Path) -> str:
-    return f"{path} is the last good checkpoint" if path.exists() else "no checkpoint was saved yet"
-
-
-def _command() -> str:
-    """What was typed, --out included, and how many processes it was typed for."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    several = ["torchrun", "--nproc-per-node", processes, "--no-python"]
-    return shlex.join([*(several if processes != "1" else []), "acclimate", *sys.argv[1:]])
-
-
-def _option(field: str) -> str:
-    return "--" + field.replace("_", "-")
-
-
-def _refuse_other_settings(ctx: typer.Context, path: Path, kept: dict[str, Any]) -> None:
-    """Refuses to resume when a setting was typed that is not the checkpoint's."""
-    for field, value in kept.items():
-        source = ctx.get_parameter_source(field)
-        typed = ctx.params.get(field)
-        typed = tuple(typed) if isinstance(typed, list) else typed
-        if source is not None and source.name != "DEFAULT" and typed != value:
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            raise ValueError(
-                f"{_option(field)}: {path} was trained with {shown}, and a resumed run keeps its "
-                "settings; leave the option out, or choose another --out"
-            )
-
-
 def _version(directory: str, version: int | None) -> int:
     """The bundle's version: what was asked for, which a directory that is a number must be."""
     if version is None and not re.fullmatch("[1-9][0-9]*", directory):
-        _refuse(f"--version: the directory {directory!r} is not a number from 1, so say it")
+        refuse(f"--version: the directory {directory!r} is not a number from 1, so say it")
     if version is not None and directory.isdecimal() and directory != str(version):
-        _refuse(f"--version: the directory is named {directory}, expected the same, got {version}")
+        refuse(f"--version: the directory is named {directory}, expected the same, got {version}")
     return int(directory) if version is None else version
-
-
-def _need(what: str, *modules: str) -> None:
-    """Refuses with advice that works from a clone when one of the modules is not installed."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        _refuse(
-            f"{what} needs {', '.join(missing)}: "
-            ".venv/bin/pip install -e '.[train]' -c constraints.txt"
-        )
-
-
-def _refuse(message: str) -> NoReturn:
-    _notes.quiet = False
-    _say(f"[red]error:[/red] {escape(message)}")
-    raise typer.Exit(BAD_INPUT)
-
-
-def _say(markup: str) -> None:
-    _notes.print(markup, highlight=False, soft_wrap=True)

@@ -12,18 +12,28 @@ from typing import Annotated, Any
 
 import typer
 
-from training.cli import (
-    _command,
-    _need,
-    _option,
-    _refuse,
-    _refuse_other_settings,
-    _train,
-)
 from training.curriculum import Curriculum, MdpCurriculum, settings_of
 from training.hyperparameters import Hyperparameters
 from training.informed_mdps import TOLD
 from training.tasks.mdps import ACTIONS, EPISODE_STEPS, REWARD_RANGE, STATES
+from training.train_command import (
+    CgIterations,
+    CriticBatches,
+    CriticEpochs,
+    CriticRate,
+    Damping,
+    Discount,
+    FisherTimes,
+    FisherTrials,
+    GaeLambda,
+    Radius,
+    need,
+    option,
+    refuse,
+    refuse_other_settings,
+    train_until_done,
+    typed,
+)
 
 _FAMILY = MdpCurriculum()
 _DEFAULT = Hyperparameters(
@@ -115,28 +125,16 @@ def mdps(
             "rewards: unbiased, far less noise, simulator only."
         ),
     ] = _DEFAULT.expected_rewards,
-    discount: Annotated[float, typer.Option(help="Per interaction.")] = _DEFAULT.discount,
-    gae_lambda: Annotated[float, typer.Option(help="GAE's λ.")] = _DEFAULT.gae_lambda,
-    radius: Annotated[
-        float, typer.Option(help="Largest mean KL divergence of a step.")
-    ] = _DEFAULT.radius,
-    damping: Annotated[float, typer.Option(help="Added to the Fisher matrix.")] = _DEFAULT.damping,
-    cg_iterations: Annotated[
-        int, typer.Option(help="Conjugate-gradient iterations.")
-    ] = _DEFAULT.cg_iterations,
-    fisher_trials: Annotated[
-        float, typer.Option(help="Share of trials in the Fisher product.")
-    ] = _DEFAULT.fisher_trials,
-    fisher_times: Annotated[
-        float, typer.Option(help="Share of their steps in it.")
-    ] = _DEFAULT.fisher_times,
-    critic_rate: Annotated[float, typer.Option(help="Adam's rate.")] = _DEFAULT.critic_rate,
-    critic_epochs: Annotated[
-        int, typer.Option(help="Passes of the critic over an iteration.")
-    ] = _DEFAULT.critic_epochs,
-    critic_batches: Annotated[
-        int, typer.Option(help="Parts a pass is cut into.")
-    ] = _DEFAULT.critic_batches,
+    discount: Discount = _DEFAULT.discount,
+    gae_lambda: GaeLambda = _DEFAULT.gae_lambda,
+    radius: Radius = _DEFAULT.radius,
+    damping: Damping = _DEFAULT.damping,
+    cg_iterations: CgIterations = _DEFAULT.cg_iterations,
+    fisher_trials: FisherTrials = _DEFAULT.fisher_trials,
+    fisher_times: FisherTimes = _DEFAULT.fisher_times,
+    critic_rate: CriticRate = _DEFAULT.critic_rate,
+    critic_epochs: CriticEpochs = _DEFAULT.critic_epochs,
+    critic_batches: CriticBatches = _DEFAULT.critic_batches,
 ) -> None:
     """Train on tabular MDPs: lessons from the planner (DAgger) first, then TRPO.
 
@@ -146,7 +144,7 @@ def mdps(
 
     A quick look (a minute): acclimate train mdps --minutes 1
     """
-    _need("training", "torch", "matplotlib")
+    need("training", "torch", "matplotlib")
     from training.checkpoints import FILE, CheckpointError, load, refuse_other_architecture
     from training.policies.network import architecture, build, build_critic
     from training.run import Schedule, machine
@@ -184,11 +182,11 @@ def mdps(
             build_teacher(wanted.teacher).lessons(curriculum)
     except ValueError as error:
         field, _, expected = str(error).partition(":")
-        _refuse(f"{_option(field)}:{expected}")
+        refuse(f"{option(field)}:{expected}")
     if iterations is None and minutes is None:
-        _refuse("say when to stop: --iterations or --minutes")
+        refuse("say when to stop: --iterations or --minutes")
     if out.exists() and not out.is_dir():
-        _refuse(f"--out: expected a directory, but {out} is a file")
+        refuse(f"--out: expected a directory, but {out} is a file")
     known: dict[NetworkName, dict[str, Any]] = {
         NetworkName.planning: {
             "actions": ACTIONS,
@@ -207,7 +205,7 @@ def mdps(
             learner, record, wanted, curriculum = load(path)
             refuse_other_architecture(path, learner, architecture(policy))
             settings = asdict(wanted) | settings_of(curriculum)
-            _refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
+            refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
         elif path.exists():
             raise ValueError(
                 f"{path} exists: add --resume to go on with it, or choose another --out"
@@ -217,16 +215,16 @@ def mdps(
             learner = new_learner(policy, critic, seed, wanted)
             record = {
                 "seed": seed,
-                "command": _command(),
+                "command": typed(),
                 "seconds": 0.0,
                 "task": curriculum.name,
                 "machine": machine(threads),
             }
     except (ValueError, CheckpointError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _refuse(f"--out: {out} cannot be a directory: {error.strerror}")
+        refuse(f"--out: {out} cannot be a directory: {error.strerror}")
     schedule = Schedule(iterations, minutes, check_every=check_every, save_every=save_every)
-    _train(learner, wanted, curriculum, record, schedule, out, threads)
+    train_until_done(learner, wanted, curriculum, record, schedule, out, threads)
