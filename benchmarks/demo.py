@@ -17,11 +17,11 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.demo_scores import FamilyScore, cohort_target, score_family
-from benchmarks.household_baselines import play_baselines
 from benchmarks.player import Account, Journey, Player, PlayError, play_all
 from benchmarks.service_process import ServiceError, running_service
 from contract.spec import WorkflowSpec, load_workflow
+from training.household_baselines import play_baselines
+from training.household_scores import FamilyScore, cohort_target, score_family
 from training.tasks.households import (
     BRANDS,
     Panel,

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.demo_scores import FEWEST_HOUSEHOLDS, Curve, FamilyScore
+from training.household_scores import FEWEST_HOUSEHOLDS, Curve, FamilyScore
 
 Array = NDArray[Any]
 

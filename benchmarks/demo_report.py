@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from benchmarks.demo import WORKFLOW, Result
-from benchmarks.demo_scores import FEWEST_HOUSEHOLDS, Estimate, FamilyScore, PlayerScore
 from contract.adaptation import CENSORED_AT
+from training.household_scores import FEWEST_HOUSEHOLDS, Estimate, FamilyScore, PlayerScore
 
 WHAT_IS_MEASURED = (
     "Real purchases of households: at each purchase one brand is offered, and the reward is 1 when "

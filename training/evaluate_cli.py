@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from training.evaluate_bandits_cli import bandits
+from training.evaluate_households_cli import households
 from training.evaluate_mdps_cli import mdps
 
 app = typer.Typer(help="Evaluate a policy bundle through its ONNX graphs.", no_args_is_help=True)
@@ -16,4 +17,5 @@ def evaluate() -> None:
 
 
 app.command()(bandits)
+app.command()(households)
 app.command()(mdps)

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.demo import WORKFLOW, accounts_of, brand_choice
-from benchmarks.household_baselines import BASELINES
 from benchmarks.player import Account, Journey, Player, play_all
 from benchmarks.service_process import ServiceProcess
 from tests.bundles import write_counting_bundle
+from training.household_baselines import BASELINES
 from training.tasks.households import FAMILIES, load_panels
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.demo_scores import FEWEST_HOUSEHOLDS, cohort_target, score_family, to_json
+from benchmarks.demo_scores import to_json
+from training.household_scores import FEWEST_HOUSEHOLDS, cohort_target, score_family
 
 
 def test_a_mean_is_over_purchases_and_its_error_over_households() -> None:

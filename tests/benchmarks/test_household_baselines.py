@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.demo import accounts_of
-from benchmarks.demo_scores import PlayerScore, score_family
-from benchmarks.household_baselines import BASELINES, play_baselines
+from training.household_baselines import BASELINES, play_baselines
+from training.household_scores import PlayerScore, score_family
 from training.tasks.households import FAMILIES, label_permutations, labelled_choices, load_panels
 
 PANELS = load_panels()

@@ -48,30 +48,43 @@ BASELINES = (
     "ucb1_tuned",
 )
 
+_MOST_PERMUTATIONS = 1_000
+
 
 def play_baselines(
     panel: Panel,
     households: Sequence[Household],
     seeds: int,
     on_baseline: Callable[[str], None] = lambda name: None,
+    seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """The rewards `[S, T, B]` of every baseline on the households, under permutations 0 … S − 1.
+    """The rewards `[S, T, B]` of every baseline on the households, under the permutations of
+    `permutation_seeds`; S of them, and own draws, both of `seed`.
 
     Zero past a household's last purchase.
     """
-    labels = np.stack([label_permutations(panel.family, households, s) for s in range(seeds)])
+    permuted = permutation_seeds(seed, seeds)
+    labels = np.stack([label_permutations(panel.family, households, s) for s in permuted])
     bought = np.concatenate([labelled_choices(households, labels[s]) for s in range(seeds)], axis=1)
     known = outcomes(bought)  # [T, S·B, K]
     rewards = {}
-    for name, algorithm in _algorithms(panel, labels).items():
-        rng = np.random.default_rng([FAMILIES.index(panel.family), BASELINES.index(name)])
+    for name, algorithm in _algorithms(panel, labels, permuted).items():
+        stream = [FAMILIES.index(panel.family), BASELINES.index(name), *([seed] if seed else [])]
+        rng = np.random.default_rng(stream)
         earned = play(algorithm, known, rng)
         rewards[name] = np.moveaxis(earned.reshape(-1, seeds, len(households)), 0, 1)
         on_baseline(name)
     return rewards
 
 
-def _algorithms(panel: Panel, labels: Array) -> dict[str, Algorithm]:
+def permutation_seeds(seed: int, count: int) -> range:
+    """The seeds of so many label permutations; those of two seeds have none in common."""
+    if not 0 < count <= _MOST_PERMUTATIONS:
+        raise ValueError(f"permutations: expected 1 to {_MOST_PERMUTATIONS}, got {count}")
+    return range(seed * _MOST_PERMUTATIONS, seed * _MOST_PERMUTATIONS + count)
+
+
+def _algorithms(panel: Panel, labels: Array, permuted: range) -> dict[str, Algorithm]:
     """Every baseline, for the S·B accounts that labels `[S, B, K]` describe, seed-major.
 
     `best_fixed` is the arm that earned most on the fitting households *as labelled*: where labels
@@ -81,13 +94,13 @@ def _algorithms(panel: Panel, labels: Array) -> dict[str, Algorithm]:
     (c = 1); `ucb1_tuned` explores a fifth as much, the constant that serves it best on bandits with
     uniform means, and is the strongest of them.
     """
-    seeds, batch, _ = labels.shape
+    batch = labels.shape[1]
     counts = brand_counts(panel.fit)  # [F, K]
     purchases = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
     shared = fit_beta_prior(counts.ravel(), purchases.ravel())
     of_brand = np.array([fit_beta_prior(counts[:, j], purchases[:, j]) for j in range(BRANDS)])
     brand_of_label = labels.argsort(axis=2).reshape(-1, BRANDS)  # [S·B, K]
-    best_labels = [_most_bought_label(panel, seed) for seed in range(seeds)]
+    best_labels = [_most_bought_label(panel, seed) for seed in permuted]
     return {
         "uniform": uniform,
         "best_fixed": fixed(np.repeat(best_labels, batch)),
