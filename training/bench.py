@@ -42,8 +42,8 @@ class Settings:
     environments: Sequence[int] = (16, 32, 64, 128, 256, 512, 1_024)
     """Numbers of environments that the peer is tried with."""
     parts: Sequence[int] = (1,)
-    """Minibatches of an epoch that the peer is tried with: 4 made half the steps a second at every
-    number of environments."""
+    """Minibatches of an epoch that the peer is tried with. No kept result tells what more than one
+    would cost it; `(1, 4)` measures that."""
     layouts: Sequence[tuple[int, int]] = ((1, 1), (1, 2), (2, 1))
     """(processes, threads of each) that TRPO is tried with."""
     threads: Sequence[int] = (1, 2)
