@@ -78,7 +78,7 @@ def write_report(
         f"# {manifest.policy}: {manifest.network} on {manifest.task_family}",
         _origin(manifest, learner, record, hyperparameters),
         "## Learning curve\n\n![learning curve](curve.png)" if learner.history else "",
-        _evaluation(manifest, cells, evaluation_trials) if cells else "",
+        _evaluation(manifest, cells) if cells else "",
         _on_mdps(directory, policy, evaluation_trials) if on_mdps and evaluation_trials else "",
         quoted(evaluation, directory) if evaluation else "",
         f"## What was tried\n\n{note.strip()}" if note.strip() else "",
@@ -88,19 +88,14 @@ def write_report(
     (directory / "report.md").write_text(text + "\n", encoding="utf-8")
 
 
-def evaluate(policy: OnnxPolicy, trials: int) -> list[tuple[Cell, Cell, int]]:
-    """(sampled, greedy, trials) for every cell that the policy has enough actions for."""
-    measured = []
+def evaluate(policy: OnnxPolicy, trials: int) -> list[Cell]:
+    """Every cell that the policy has enough actions for."""
     allowed = policy.manifest.actions
-    for n, k, share in CELLS:
-        if allowed.min <= k <= allowed.max:
-            count = max(2, trials // share)
-            sampled = evaluate_bandits(policy, n=n, k=k, trials=count, seed=EVALUATION_SEED)
-            greedy = evaluate_bandits(
-                policy, n=n, k=k, trials=count, seed=EVALUATION_SEED, greedy=True, baselines={}
-            )
-            measured.append((sampled, greedy, count))
-    return measured
+    return [
+        evaluate_bandits(policy, n=n, k=k, trials=max(2, trials // share), seed=EVALUATION_SEED)
+        for n, k, share in CELLS
+        if allowed.min <= k <= allowed.max
+    ]
 
 
 def quoted(evaluation: Path, directory: Path) -> str:
@@ -179,27 +174,28 @@ def _origin(
 | torch to onnxruntime | {provenance.torch_parity:.1g} at most apart over the parity vectors |"""
 
 
-def _evaluation(manifest: Manifest, cells: list[tuple[Cell, Cell, int]], trials: int) -> str:
+def _evaluation(manifest: Manifest, cells: list[Cell]) -> str:
     lines = [
         "## Evaluation",
         "",
         "Total reward of a trial of n pulls on k arms, means uniform(0, 1), played through the",
-        "ONNX graphs. `sampled` is how the service plays; differences are paired, policy −",
-        "baseline on the same arm means and coins; ± is one standard error over trials.",
+        "ONNX graphs. `sampled` is how the service plays; differences are paired, sampled −",
+        "other on the same arm means and coins; ± is one standard error over trials. Greedy play",
+        "is the same policy, always at its most probable arm.",
         "",
-        "| n | k | trials | sampled | greedy | − Thompson | − UCB1 | finite-horizon Gittins |",
+        "| n | k | trials | sampled | − greedy play | − Thompson | − UCB1 | Gittins, finite n |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for sampled, greedy, count in cells:
-        ts, ucb1 = sampled.baselines["ts"], sampled.baselines["ucb1"]
-        ceiling = _GITTINS.get((sampled.n, sampled.k))
+    for cell in cells:
+        others = cell.greedy_play, cell.baselines["ts"], cell.baselines["ucb1"]
+        differences = [
+            f"{other.difference:+.2f} ± {other.difference_se:.2f}" for other in others if other
+        ]
         lines.append(
-            f"| {sampled.n} | {sampled.k} | {count:,} "
-            f"| {sampled.policy:.2f} ± {sampled.policy_se:.2f} "
-            f"| {greedy.policy:.2f} ± {greedy.policy_se:.2f} "
-            f"| {ts.difference:+.2f} ± {ts.difference_se:.2f} "
-            f"| {ucb1.difference:+.2f} ± {ucb1.difference_se:.2f} "
-            f"| {'–' if ceiling is None else ceiling} |"
+            f"| {cell.n} | {cell.k} | {cell.trials:,} "
+            f"| {cell.policy:.2f} ± {cell.policy_se:.2f} "
+            f"| {' | '.join(differences)} "
+            f"| {_GITTINS.get((cell.n, cell.k), '–')} |"
         )
     command = (
         f"acclimate evaluate bandits --policy policies/{manifest.policy} "
@@ -207,8 +203,8 @@ def _evaluation(manifest: Manifest, cells: list[tuple[Cell, Cell, int]], trials:
     )
     lines += [
         "",
-        f"Each row: `{command}`, {manifest.provenance.date}; greedy adds `--greedy`. UCB1 is "
-        "tuned, as in the tables of Duan et al. (2016). Gittins is quoted, not measured here.",
+        f"Each row: `{command}`, {manifest.provenance.date}. UCB1 is tuned, as in the tables of "
+        "Duan et al. (2016). Gittins is quoted, not measured here.",
     ]
     n, k, count = WITHIN_TRIAL
     lines += [
