@@ -6,38 +6,49 @@ Importable without torch, which is loaded only inside a command.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from training.curriculum import BanditCurriculum, Curriculum, settings_of
+from training.curriculum import BanditCurriculum
 from training.hyperparameters import Hyperparameters
 from training.train_command import (
+    Asked,
     CgIterations,
+    CheckEvery,
     CriticBatches,
     CriticEpochs,
     CriticRate,
     Damping,
+    Device,
     Discount,
     FisherTimes,
     FisherTrials,
     GaeLambda,
+    Iterations,
+    LessonParts,
+    LessonPasses,
+    LessonRate,
+    Lessons,
+    LessonTimes,
+    Minutes,
     Radius,
+    Resume,
+    Revise,
+    SaveEvery,
+    Seed,
+    Threads,
     need,
     notes,
-    option,
     refuse,
-    refuse_other_settings,
     say,
-    train_until_done,
-    typed,
 )
+from training.train_command import train as train_as_asked
 
 if TYPE_CHECKING:
-    pass
+    from training.policies.network import Critic, Network
 
 _POLICY_NAME = r"[a-z][a-z0-9-]*"
 
@@ -65,29 +76,17 @@ def bandits(
     network: Annotated[
         NetworkName, typer.Option(help="actionwise: any number of actions. gru: a fixed number.")
     ] = NetworkName.actionwise,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Stop once this many are done, resumptions included.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Stop after this much training time instead.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, tasks and draws.")] = 1,
+    iterations: Iterations = None,
+    minutes: Minutes = None,
+    seed: Seed = 1,
     out: Annotated[
         Path | None, typer.Option(help="Where checkpoint and plots go; runs/bandits-NETWORK-SEED.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, exactly.")
-    ] = False,
-    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 10,
-    check_every: Annotated[
-        int, typer.Option(min=1, help="Iterations between looks at the fixed trials.")
-    ] = 25,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads; 1 is best unless the machine is yours alone.")
-    ] = 1,
-    device: Annotated[
-        str, typer.Option(help="cpu or cuda; torchrun starts several processes on either.")
-    ] = "cpu",
+    resume: Resume = False,
+    save_every: SaveEvery = 10,
+    check_every: CheckEvery = 25,
+    threads: Threads = 1,
+    device: Device = "cpu",
     hidden: Annotated[int, typer.Option(min=1, help="gru: size of the hidden state.")] = 256,
     shared: Annotated[int, typer.Option(min=1, help="actionwise: shared memory, floats.")] = 31,
     row: Annotated[int, typer.Option(min=1, help="actionwise: memory an action, floats.")] = 24,
@@ -101,24 +100,12 @@ def bandits(
     teacher: Annotated[
         str, typer.Option(help="Who shows what to do before TRPO: gittins, or none.")
     ] = "gittins",
-    lessons: Annotated[
-        int, typer.Option(help="Iterations of imitation before those of TRPO.")
-    ] = _DEFAULT.lessons,
-    lesson_rate: Annotated[
-        float, typer.Option(help="Adam's rate in the first lesson.")
-    ] = _DEFAULT.lesson_rate,
-    lesson_times: Annotated[
-        float, typer.Option(help="Share of a trial's steps that a lesson looks at.")
-    ] = _DEFAULT.lesson_times,
-    lesson_passes: Annotated[
-        int, typer.Option(help="Passes over the trials of a lesson.")
-    ] = _DEFAULT.lesson_passes,
-    lesson_parts: Annotated[
-        int, typer.Option(help="Parts of a lesson's trials, a step of Adam each.")
-    ] = _DEFAULT.lesson_parts,
-    revise: Annotated[
-        bool, typer.Option(help="A lesson after every iteration of TRPO as well.")
-    ] = True,
+    lessons: Lessons = _DEFAULT.lessons,
+    lesson_rate: LessonRate = _DEFAULT.lesson_rate,
+    lesson_times: LessonTimes = _DEFAULT.lesson_times,
+    lesson_passes: LessonPasses = _DEFAULT.lesson_passes,
+    lesson_parts: LessonParts = _DEFAULT.lesson_parts,
+    revise: Revise = True,
     arms: Annotated[
         tuple[int, int], typer.Option(help="Fewest and most arms; gru: equal.")
     ] = _FAMILY.arms,
@@ -186,22 +173,10 @@ def bandits(
     A quick look (a minute): acclimate train bandits --minutes 1
     """
     need("training", "torch", "matplotlib")
-    from training import distributed
-    from training.checkpoints import (
-        FILE,
-        CheckpointError,
-        load,
-        refuse_other_architecture,
-        refuse_other_processes,
-    )
-    from training.policies.network import architecture, build
-    from training.run import Schedule, machine
-    from training.trpo import new_learner
+    from training.policies.network import build
 
-    out = out or Path("runs") / f"bandits-{network}-{seed}"
-    path = out / FILE
-    try:
-        curriculum: Curriculum = BanditCurriculum(
+    def curriculum() -> BanditCurriculum:
+        return BanditCurriculum(
             horizons=horizons,
             groups=groups,
             steps_per_group=steps_per_group,
@@ -214,75 +189,27 @@ def bandits(
             drift_share=drift_share,
             delay_share=delay_share,
         )
-        wanted = Hyperparameters(
-            teacher=teacher,
-            lessons=lessons,
-            lesson_rate=lesson_rate,
-            lesson_times=lesson_times,
-            lesson_passes=lesson_passes,
-            lesson_parts=lesson_parts,
-            revise=revise,
-            expected_rewards=expected_rewards,
-            discount=discount,
-            gae_lambda=gae_lambda,
-            radius=radius,
-            damping=damping,
-            cg_iterations=cg_iterations,
-            fisher_trials=fisher_trials,
-            fisher_times=fisher_times,
-            critic_rate=critic_rate,
-            critic_epochs=critic_epochs,
-            critic_batches=critic_batches,
-        )
-    except ValueError as error:
-        field, _, expected = str(error).partition(":")
-        refuse(f"{option(field)}:{expected}")
-    if iterations is None and minutes is None:
-        refuse("say when to stop: --iterations or --minutes")
-    if out.exists() and not out.is_dir():
-        refuse(f"--out: expected a directory, but {out} is a file")
-    try:
-        ctx.with_resource(distributed.together(device))
-    except distributed.DeviceError as error:
-        refuse(str(error))
-    notes.quiet = distributed.number() > 0
-    try:
-        sizes: dict[str, Any]
+
+    def networks() -> tuple[Network, Critic]:
+        sizes: dict[str, Any] = {"shared": shared, "row": row, "width": width, "belief": belief}
         if network is NetworkName.gru:
             if arms[0] != arms[1]:
                 raise ValueError(f"--arms: the gru takes one number of actions, got {arms}")
             sizes = {"actions": arms[0], "hidden": hidden}
-        else:
-            sizes = {"shared": shared, "row": row, "width": width, "belief": belief}
-        policy, critic = build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
-        if resume:
-            learner, record, wanted, curriculum = load(path)
-            refuse_other_processes(path, record)
-            refuse_other_architecture(path, learner, architecture(policy))
-            settings = asdict(wanted) | settings_of(curriculum)
-            refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
-        elif path.exists():
-            raise ValueError(
-                f"{path} exists: add --resume to go on with it, or choose another --out"
-            )
-        else:
-            learner = new_learner(policy, critic, seed, wanted)
-            record = {
-                "seed": seed,
-                "command": typed(),
-                "seconds": 0.0,
-                "task": "bandits",
-                "machine": machine(threads),
-                "processes": distributed.count(),
-            }
-    except (ValueError, CheckpointError) as error:
-        refuse(str(error))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        refuse(f"--out: {out} cannot be a directory: {error.strerror}")
-    schedule = Schedule(iterations, minutes, check_every=check_every, save_every=save_every)
-    train_until_done(learner, wanted, curriculum, record, schedule, out, threads)
+        return build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
+
+    asked = Asked(
+        iterations=iterations,
+        minutes=minutes,
+        seed=seed,
+        out=out or Path("runs") / f"bandits-{network}-{seed}",
+        resume=resume,
+        save_every=save_every,
+        check_every=check_every,
+        threads=threads,
+        device=device,
+    )
+    train_as_asked(ctx, asked, curriculum, networks)
 
 
 def export(

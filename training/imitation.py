@@ -136,6 +136,7 @@ def _divergence(wanted: torch.Tensor, log_policy: torch.Tensor) -> torch.Tensor:
 
 
 def _parts(rng: np.random.Generator, trials: int, parts: int) -> list[torch.Tensor]:
-    """Every trial once, in shuffled parts."""
+    """Every trial once, in shuffled parts, as many in every process: each is a common step."""
     order = rng.permutation(trials)
-    return [torch.as_tensor(part) for part in np.array_split(order, min(parts, trials))]
+    split = np.array_split(order, min(parts, distributed.fewest(trials)))
+    return [torch.as_tensor(part) for part in split]

@@ -1,4 +1,5 @@
-"""What every training command does: its options, its refusals, the run with its progress bar.
+"""What every training command does: its options, its refusals, a learner that is new or goes on,
+the run with its progress bar.
 
 Importable without torch, which is loaded only while something is trained.
 """
@@ -11,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,12 +21,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from training.curriculum import Curriculum
+from training.curriculum import Curriculum, settings_of
 from training.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from training.policies.network import Critic, Network
     from training.run import Schedule
     from training.trpo import Learner
 
@@ -33,8 +36,39 @@ BAD_INPUT = 2
 DIVERGED = 3
 """Exit status: training met a number that is not finite; the last good checkpoint is kept."""
 
+# The options of a run.
+Iterations = Annotated[
+    int | None, typer.Option(min=1, help="Stop once this many are done, resumptions included.")
+]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="Stop after this much training time instead.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes weights, tasks and draws.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the checkpoint in --out, exactly.")
+]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")]
+CheckEvery = Annotated[
+    int, typer.Option(min=1, help="Iterations between looks at the fixed trials.")
+]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads; 1 is best unless the machine is yours alone.")
+]
+Device = Annotated[
+    str, typer.Option(help="cpu or cuda; torchrun starts several processes on either.")
+]
 
-# The options of the trust-region learner, whose defaults are the task's.
+# The options of lessons and of the trust-region learner, whose defaults are the task's.
+Lessons = Annotated[
+    int, typer.Option(help="Iterations of imitation (DAgger) before those of TRPO.")
+]
+LessonRate = Annotated[float, typer.Option(help="Adam's rate in the first lesson.")]
+LessonTimes = Annotated[
+    float, typer.Option(help="Share of a trial's steps that a lesson looks at.")
+]
+LessonPasses = Annotated[int, typer.Option(help="Passes over the trials of a lesson.")]
+LessonParts = Annotated[int, typer.Option(help="Parts of a lesson's trials, a step of Adam each.")]
+Revise = Annotated[bool, typer.Option(help="A lesson after every iteration of TRPO as well.")]
 Discount = Annotated[float, typer.Option(help="Per interaction.")]
 GaeLambda = Annotated[float, typer.Option(help="GAE's λ.")]
 Radius = Annotated[float, typer.Option(help="Largest mean KL divergence of a step.")]
@@ -49,7 +83,122 @@ CriticBatches = Annotated[int, typer.Option(help="Parts a pass is cut into.")]
 notes = Console(stderr=True)
 
 
-def train_until_done(
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a run, whatever it is trained on and with."""
+
+    iterations: int | None
+    minutes: float | None
+    seed: int
+    out: Path
+    resume: bool
+    save_every: int
+    check_every: int
+    threads: int
+    device: str
+
+
+def train(
+    ctx: typer.Context,
+    asked: Asked,
+    curriculum: Callable[[], Curriculum],
+    networks: Callable[[], tuple[Network, Critic]],
+) -> None:
+    """Trains as asked and as typed, a new learner or a resumed one; refuses what cannot be.
+
+    Both callables may raise ValueError, its message starting with the field's name.
+    """
+    from training import distributed
+    from training.checkpoints import FILE, CheckpointError
+    from training.run import Schedule
+    from training.teachers import build_teacher
+
+    out = asked.out
+    try:
+        family = curriculum()
+        hyperparameters = _hyperparameters(ctx)
+        if hyperparameters.teacher != "none":
+            build_teacher(hyperparameters.teacher).lessons(family)
+    except ValueError as error:
+        field, _, expected = str(error).partition(":")
+        refuse(f"{option(field)}:{expected}")
+    if asked.iterations is None and asked.minutes is None:
+        refuse("say when to stop: --iterations or --minutes")
+    if out.exists() and not out.is_dir():
+        refuse(f"--out: expected a directory, but {out} is a file")
+    try:
+        ctx.with_resource(distributed.together(asked.device))
+    except distributed.DeviceError as error:
+        refuse(str(error))
+    notes.quiet = distributed.number() > 0
+    try:
+        policy, critic = networks()
+        if asked.resume:
+            learner, record, hyperparameters, family = _resumed(ctx, out / FILE, policy)
+        else:
+            learner, record = _new(asked, out / FILE, policy, critic, hyperparameters, family)
+    except (ValueError, CheckpointError) as error:
+        refuse(str(error))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refuse(f"--out: {out} cannot be a directory: {error.strerror}")
+    schedule = Schedule(
+        asked.iterations,
+        asked.minutes,
+        check_every=asked.check_every,
+        save_every=asked.save_every,
+    )
+    _train_until_done(learner, hyperparameters, family, record, schedule, out, asked.threads)
+
+
+def _hyperparameters(ctx: typer.Context) -> Hyperparameters:
+    """Those typed, each under its own name, which every training command has an option for."""
+    return Hyperparameters(**{one.name: ctx.params[one.name] for one in fields(Hyperparameters)})
+
+
+def _new(
+    asked: Asked,
+    path: Path,
+    policy: Network,
+    critic: Critic,
+    hyperparameters: Hyperparameters,
+    family: Curriculum,
+) -> tuple[Learner, dict[str, Any]]:
+    """A learner at iteration 0, and what a checkpoint tells of its run."""
+    from training import distributed
+    from training.run import machine
+    from training.trpo import new_learner
+
+    if path.exists():
+        raise ValueError(f"{path} exists: add --resume to go on with it, or choose another --out")
+    record = {
+        "seed": asked.seed,
+        "command": typed(),
+        "seconds": 0.0,
+        "task": family.name,
+        "machine": machine(asked.threads),
+        "processes": distributed.count(),
+    }
+    return new_learner(policy, critic, asked.seed, hyperparameters), record
+
+
+def _resumed(
+    ctx: typer.Context, path: Path, policy: Network
+) -> tuple[Learner, dict[str, Any], Hyperparameters, Curriculum]:
+    """What the checkpoint at `path` holds, if it is the run that was typed."""
+    from training.checkpoints import load, refuse_other_architecture, refuse_other_processes
+    from training.policies.network import architecture
+
+    learner, record, hyperparameters, family = load(path)
+    refuse_other_processes(path, record)
+    refuse_other_architecture(path, learner, architecture(policy))
+    settings = asdict(hyperparameters) | settings_of(family)
+    _refuse_other_settings(ctx, path, {"seed": record["seed"], **settings})
+    return learner, record, hyperparameters, family
+
+
+def _train_until_done(
     learner: Learner,
     hyperparameters: Hyperparameters,
     curriculum: Curriculum,
@@ -155,7 +304,7 @@ def option(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def refuse_other_settings(ctx: typer.Context, path: Path, kept: dict[str, Any]) -> None:
+def _refuse_other_settings(ctx: typer.Context, path: Path, kept: dict[str, Any]) -> None:
     """Refuses to resume when a setting was typed that is not the checkpoint's."""
     for field, value in kept.items():
         source = ctx.get_parameter_source(field)

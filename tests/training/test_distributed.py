@@ -40,7 +40,7 @@ def torchrun(*command: str) -> str:
     return found.stderr
 
 
-@pytest.mark.parametrize("network", ["gru", "actionwise"])
+@pytest.mark.parametrize("network", ["gru", "actionwise", "planning"])
 def test_two_processes_take_the_step_of_one_that_has_the_trials_of_both(
     network: str, tmp_path: Path
 ) -> None:
@@ -90,13 +90,17 @@ def test_a_run_of_two_processes_writes_once_and_goes_on_as_if_never_stopped(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_device_that_is_not_there_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["bandits", "mdps"])
+def test_a_device_that_is_not_there_is_refused_and_nothing_is_written(
+    family: str, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    found = CliRunner().invoke(
-        main, [*TRAIN, "--iterations", "1", "--out", str(out), "--device", "cuda"]
-    )
+    train = ["train", family, "--iterations", "1", "--out", str(out)]
+    found = CliRunner().invoke(main, [*train, "--device", "cuda"])
     assert found.exit_code == 2
     assert "--device: cuda is not available here" in found.output
     assert not out.exists()
+    found = CliRunner().invoke(main, [*train, "--device", "tpu"])
+    assert (found.exit_code, "expected cpu or cuda, got tpu" in found.output) == (2, True)
     with pytest.raises(DeviceError, match="expected cpu or cuda, got tpu"):
         refuse_missing_device("tpu")

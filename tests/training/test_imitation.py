@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.training.trials import TINY, TINY_BANDITS, shake, tiny_learner
+from training import distributed, imitation
 from training.baselines import gittins_table
 from training.checkpoints import load
 from training.curriculum import Curriculum
@@ -114,6 +115,23 @@ def test_a_student_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint
         go(learner, path, 3)
     assert learner.iteration == 1
     assert path.read_bytes() == kept
+
+
+def test_a_lesson_takes_no_more_steps_than_the_process_with_the_fewest_trials_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "fewest", lambda amount: min(amount, 2))
+    taken: list[int] = []
+    imitate = imitation._imitate
+
+    def counted(*given: Any) -> float:
+        taken.append(len(given[5]))
+        return imitate(*given)
+
+    monkeypatch.setattr(imitation, "_imitate", counted)
+    curriculum = replace(TINY_BANDITS, horizons=1, groups=1, pulls=(6, 6))
+    lesson(tiny_learner(), LESSONS, curriculum, build_teacher("gittins"))
+    assert taken == [5, 5] * LESSONS.lesson_passes
 
 
 def test_what_cannot_be_taught_is_refused() -> None:

@@ -102,11 +102,18 @@ def test_what_cannot_be_trained_is_refused_by_name(
     assert not (out / "checkpoint.pt").exists()
 
 
-def test_another_network_is_not_resumed(tmp_path: Path) -> None:
+def test_another_network_or_number_of_processes_is_not_resumed(tmp_path: Path) -> None:
     words = ("train", "mdps", "--teacher", "none", *TINY, "--out", tmp_path)
     assert acclimate(*words, "--iterations", 1).exit_code == 0
-    before = (tmp_path / "checkpoint.pt").read_bytes()
+    kept = tmp_path / "checkpoint.pt"
+    before = kept.read_bytes()
     other = acclimate(*words, "--iterations", 2, "--resume", "--network", "gru", "--hidden", 8)
     assert other.exit_code == 2
     assert "holds planning" in other.output
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert kept.read_bytes() == before
+    state = torch.load(kept, weights_only=True)
+    state["run"]["processes"] = 2
+    torch.save(state, kept)
+    fewer = acclimate(*words, "--iterations", 2, "--resume")
+    assert fewer.exit_code == 2
+    assert "trained by 2 processes" in " ".join(fewer.output.split())

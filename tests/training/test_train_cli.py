@@ -43,7 +43,10 @@ def acclimate(*arguments: str) -> tuple[int, str]:
         ([], "--iterations or --minutes"),
         (["--arms", "1", "60"], "--arms: expected 2 to 50"),
         (["--arms", "2", "60"], "--arms: expected 2 to 50"),
+        (["--arms", "0", "5"], "--arms: expected 2 to 50"),
         (["--iterations", "1", "--pulls", "0", "5"], "--pulls: expected at least 1"),
+        (["--iterations", "1", "--teacher", "planner"], "planner teaches mdps, not bandits"),
+        (["--iterations", "1", "--lesson-parts", "0"], "--lesson-parts: expected at least 1"),
         (["--iterations", "1", "--gae-lambda", "2"], "--gae-lambda: expected"),
         (["--iterations", "1", "--critic-rate", "1e300"], "--critic-rate: expected"),
         (["--iterations", "1", "--row", "64"], "480 floats"),
@@ -216,6 +219,9 @@ def test_an_export_says_that_the_evaluation_runs(
     code, output = acclimate(*bundle, "--evaluation-trials", "20")
     assert code == 0, output
     assert "playing 20 trials for the report" in output
+    told = (tmp_path / "p" / "1" / "report.md").read_text()
+    row = next(line for line in told.splitlines() if line.startswith("| 3 | 3 | 20 | "))
+    assert row.count(" ± ") == 4  # sampled, and its differences from greedy play, TS and UCB1
     code, output = acclimate(*bundle, "--force", "--evaluation-trials", "0")
     assert (code, "playing" in output) == (0, False)
 
