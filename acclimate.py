@@ -3,6 +3,7 @@
 import typer
 
 import benchmarks.cli
+import service.check_cli
 import service.cli
 import service.ledger_cli
 import training.ablations_cli
@@ -21,6 +22,7 @@ main = typer.Typer(
 main.command("demo")(benchmarks.cli.demo)
 main.add_typer(benchmarks.cli.bench, name="bench")
 benchmarks.cli.bench.command("training")(training.bench_cli.training)
+main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)
 main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(training.evaluate_cli.app, name="evaluate")

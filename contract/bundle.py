@@ -7,6 +7,7 @@ checks the files; `contract.policy` runs the graphs.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from contract.encode import context_size
+from contract.encode import context_size, slots_of
+from contract.source import Problem
 from contract.spec import WorkflowSpec
 
 GRAPHS = ("decide", "learn")
@@ -40,6 +42,11 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 class BundleError(ValueError):
     """A bundle is broken, or does not fit its workflow. The message names file and field."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+        """What of a workflow does not fit, one by one."""
 
 
 class _Part(BaseModel):
@@ -138,25 +145,41 @@ class Manifest(_Part):
 
     def refuse_misfit(self, spec: WorkflowSpec) -> None:
         """Raises BundleError when this policy cannot serve the workflow."""
+        if problems := self.misfits(spec):
+            raise BundleError("\n".join(map(str, problems)), problems)
+
+    def misfits(self, spec: WorkflowSpec) -> list[Problem]:
+        """What of the workflow this policy cannot take, each in its place."""
         problems = []
-        count = len(spec.actions)
-        if not self.actions.min <= count <= self.actions.max:
-            problems.append(
-                f"actions: expected {self.actions.min} to {self.actions.max}, got {count}"
-            )
+        few, many = self.actions.min, self.actions.max
+        if not few <= (count := len(spec.actions)) <= many:
+            too_many = f"actions.{many}" if count > many else "actions"
+            message = f"expected {few} to {many} actions for policy {self.policy}, got {count}"
+            problems.append(spec.problem(too_many, message))
         if (slots := context_size(spec)) > self.context_size:
-            problems.append(
-                f"context: expected at most {self.context_size} slots that feed the policy, got "
+            message = (
+                f"expected at most {self.context_size} slots that feed policy {self.policy}, got "
                 f"{slots}; a feature with `feeds: rules` takes none"
             )
+            first_too_many = _first_beyond(spec, self.context_size)
+            problems.append(spec.problem(f"context.{first_too_many}", message))
         if (features := len(spec.actions[0].features)) > self.action_feature_size > 0:
-            problems.append(
-                f"actions.features: expected at most {self.action_feature_size}, got {features}"
+            message = (
+                f"expected at most {self.action_feature_size} features an action for policy "
+                f"{self.policy}, got {features}"
             )
-        if problems:
-            raise BundleError(
-                f"workflow {spec.workflow} does not fit policy {self.policy}: {'; '.join(problems)}"
-            )
+            problems.append(spec.problem("actions.0.features", message))
+        return problems
+
+
+def _first_beyond(spec: WorkflowSpec, room: int) -> str:
+    """The first feature, as the file has them, that the slots up to it leave no room for."""
+    taken = 0
+    for name, feature in spec.context.items():
+        taken += slots_of(feature)
+        if taken > room:
+            return name
+    raise ValueError(f"{room} slots are enough")
 
 
 def load_manifest(directory: Path) -> Manifest:

@@ -102,12 +102,14 @@ def _printable(name: str) -> str:
 
 def context_size(spec: WorkflowSpec) -> int:
     """How many slots the context takes that feeds the policy."""
-    sizes = (
-        len(feature.values) if isinstance(feature, CategoryFeature) else 1
-        for feature in spec.context.values()
-        if feature.feeds == "policy"
-    )
-    return sum(sizes)
+    return sum(map(slots_of, spec.context.values()))
+
+
+def slots_of(feature: ContextFeature) -> int:
+    """How many slots one feature takes."""
+    if feature.feeds != "policy":
+        return 0
+    return len(feature.values) if isinstance(feature, CategoryFeature) else 1
 
 
 def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) -> Float32:

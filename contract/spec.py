@@ -16,15 +16,18 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     ValidationError,
     model_validator,
 )
+
+from contract.source import Problem, Source, read_mapping
+from contract.source import SpecError as SpecError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 WorkflowName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
@@ -33,10 +36,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 RewardValue = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Aggregation = Literal["earliest", "latest", "sum", "mean", "min", "max"]
 TEN_YEARS = 315_360_000.0
-
-
-class SpecError(ValueError):
-    """A workflow file is wrong. The message names file, line, field and what was expected."""
+DEFAULT_POLICY = "universal/1"
+"""The policy of every workflow that names none."""
 
 
 class _Part(BaseModel):
@@ -189,7 +190,7 @@ class WorkflowSpec(_Part):
     schema_version: Literal[1] = Field(alias="schema")
     workflow: WorkflowName
     description: str = ""
-    policy: PolicyName
+    policy: PolicyName = DEFAULT_POLICY
     episodes: Literal["single_step", "multi_step"] = "single_step"
     """`single_step`: every interaction ends its episode. `multi_step`: `episode_end` says so."""
     horizon: Horizon = Horizon()
@@ -200,6 +201,8 @@ class WorkflowSpec(_Part):
     guardrails: Guardrails = Guardrails()
     fallback: Fallback
     adaptation: AdaptationTarget
+
+    _source: Source = PrivateAttr(default_factory=Source)
 
     @model_validator(mode="after")
     def _consistent(self) -> WorkflowSpec:
@@ -246,6 +249,22 @@ class WorkflowSpec(_Part):
             )
         return self
 
+    @property
+    def source(self) -> Source:
+        """What this was read from, with the lines of its parts."""
+        return self._source
+
+    @property
+    def names_policy(self) -> bool:
+        """Whether it says itself which policy serves it."""
+        return "policy" in self.model_fields_set
+
+    def problem(self, field: str, message: str) -> Problem:
+        """What is wrong with the dotted `field` of this spec, in its place where that is known."""
+        if not self._source.name:
+            return Problem(f"workflow {self.workflow}", 0, field, f"{field}: {message}")
+        return self._source.problem(field, message)
+
     @cached_property
     def action_ids(self) -> tuple[str, ...]:
         """Action ids in order; an action's place in it is its row in every memory."""
@@ -275,36 +294,15 @@ def _refuse_duplicates(where: str, values: list[str]) -> None:
         raise ValueError(f"{where} must be distinct, got {twice} more than once")
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, whose errors all have a line: also those of a date or number in a scalar."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except ValueError as error:
-            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
-
-
 def parse_workflow(text: str, source: str = "<text>") -> WorkflowSpec:
     """The spec in the YAML `text`; `source` names it in errors. Raises SpecError."""
+    data, read = read_mapping(text, source)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _refuse_duplicate_keys(node, source)
-        data = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = str(getattr(error, "problem", None) or error).removeprefix("but ")
-        raise SpecError(f"{source}{line}: expected YAML, but {problem}") from error
-    except RecursionError as error:
-        raise SpecError(f"{source}:1: expected YAML, but it is nested without end") from error
-    if not isinstance(data, dict):
-        raise SpecError(f"{source}:1: expected a mapping of workflow fields")
-    try:
-        return WorkflowSpec.model_validate(data)
+        spec = WorkflowSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError("\n".join(_problem(e, node, source) for e in error.errors())) from error
+        raise SpecError.of([_problem(one, read) for one in error.errors()]) from error
+    spec._source = read
+    return spec
 
 
 def load_workflow(path: Path) -> WorkflowSpec:
@@ -312,12 +310,13 @@ def load_workflow(path: Path) -> WorkflowSpec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: expected a readable UTF-8 file, but {error}") from error
+        message = f"expected a readable UTF-8 file, but {error}"
+        raise SpecError(f"{path}: {message}", [Problem(str(path), 1, "", message)]) from error
     return parse_workflow(text, str(path))
 
 
-def _problem(error: Any, node: yaml.Node | None, source: str) -> str:
-    """One validation error as `file:line: field: what was expected`."""
+def _problem(error: Any, source: Source) -> Problem:
+    """One validation error, in its place."""
     location = list(error["loc"])
     if location[:1] == ["context"]:  # the third part is the feature's type, not a field
         del location[2:3]
@@ -327,44 +326,10 @@ def _problem(error: Any, node: yaml.Node | None, source: str) -> str:
     if not location:  # a check across fields: its message starts with the field it names
         named = re.match(r"[a-z_.0-9]+", message)
         location = list(named.group().split(".")) if named else []
-        field = ""
+        named_by = ""
     else:
-        field = ".".join(str(part) for part in location) + ": "
+        named_by = ".".join(str(part) for part in location) + ": "
     got = error.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
-    return f"{source}:{_line(node, location)}: {field}{message}{shown}"
-
-
-def _line(node: yaml.Node | None, location: list[Any]) -> int:
-    """The line of the innermost part of `location` that the YAML has."""
-    line = 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode):
-            index = int(part) if str(part).isdigit() else math.inf
-            if not index < len(node.value):
-                break
-            node = node.value[int(index)]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _refuse_duplicate_keys(node: yaml.Node, source: str) -> None:
-    """YAML's parser keeps the last of two equal keys without a word; a spec must not."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise SpecError(f"{source}:{line}: expected a field's name, got a collection")
-            if key.value in seen:
-                raise SpecError(f"{source}:{line}: {key.value}: declared twice in one mapping")
-            seen.add(key.value)
-            _refuse_duplicate_keys(value, source)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicate_keys(item, source)
+    field = ".".join(str(part) for part in location)
+    return Problem(source.name, source.line(location), field, f"{named_by}{message}{shown}")

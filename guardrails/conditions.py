@@ -5,6 +5,7 @@ An expression that names an undeclared field, or is not a boolean, never compile
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,22 +23,22 @@ class Condition:
 
     def __init__(self, spec: WorkflowSpec, field: str, expression: str, *, of_action: bool) -> None:
         """Raises SpecError naming `field` when the expression is not a condition on the spec."""
-        variables = _context_types(spec)
-        if of_action:
-            variables["action.id"] = cel.Type.STRING
-            variables |= {f"action.{name}": cel.Type.DYN for name in spec.actions[0].features}
+        variables = _types(spec, of_action=of_action, number=cel.Type.DYN)
         try:
             self._program = cel.NewEnv(variables=variables).compile(expression)
         except RuntimeError as error:
             declared = ", ".join(variables) or "nothing: the workflow declares no context"
-            raise SpecError(
-                f"{spec.workflow}: {field}: expected a CEL condition over {declared}; {error}"
-            ) from error
+            told = "; ".join(f"at {place}: {what}" for place, what in _faults(error))
+            if _MIXED.search(told):
+                told += f"; {WRITE_DOUBLES}"
+            message = f"expected a CEL condition over {declared}; {told or error}"
+            raise SpecError.of([spec.problem(field, message)]) from error
         if self._program.return_type() != cel.Type.BOOL:
-            raise SpecError(
-                f"{spec.workflow}: {field}: expected a CEL condition that is true or false, got "
+            message = (
+                "expected a CEL condition that is true or false, got "
                 f"{self._program.return_type().name()}: {expression!r}"
             )
+            raise SpecError.of([spec.problem(field, message)])
 
     def holds(self, variables: Variables) -> bool | None:
         """Whether the condition is true of these variables; None when evaluation fails."""
@@ -102,11 +103,54 @@ class ConditionTable:
         return value if isinstance(value, list) else None
 
 
-def _context_types(spec: WorkflowSpec) -> dict[str, Any]:
-    return {
-        f"context.{name}": CONTEXT_TYPES.get(type(feature), cel.Type.DYN)
+def mixed_numbers(spec: WorkflowSpec, expression: str, *, of_action: bool) -> list[str]:
+    """Where a condition that compiles calculates with a number of the workflow, which is a double,
+    and an integer: CEL has no operator for that, so this can never be evaluated. Comparing the two
+    is fine."""
+    variables = _types(spec, of_action=of_action, number=cel.Type.DOUBLE)
+    try:
+        cel.NewEnv(variables=variables).compile(expression)
+    except RuntimeError as error:
+        found = [(place, _MIXED.match(what)) for place, what in _faults(error)]
+        return [
+            f"`{mixed['operator']}` at {place}"
+            for place, mixed in found
+            if mixed and mixed["operator"] in CALCULATING
+        ]
+    return []
+
+
+WRITE_DOUBLES = "numbers of the context and of actions are doubles: write 1.0 for 1"
+CALCULATING = ("+", "-", "*", "/", "%")
+
+_FAULT = re.compile(r"ERROR: <input>:(?P<line>\d+):(?P<at>\d+): (?P<what>[^\n]*)")
+_MIXED = re.compile(
+    r"found no matching overload for '_(?P<operator>\S+)_' applied to "
+    r"'\((?:double, u?int|u?int, double)\)'"
+)
+
+
+def _faults(error: RuntimeError) -> list[tuple[str, str]]:
+    """Where, and what, CEL says of an expression that it does not take."""
+    return [
+        (
+            f"character {fault['at']}" + (f" of line {fault['line']}" * (fault["line"] != "1")),
+            fault["what"],
+        )
+        for fault in _FAULT.finditer(str(error))
+    ]
+
+
+def _types(spec: WorkflowSpec, *, of_action: bool, number: Any) -> dict[str, Any]:
+    """The variables of a condition with their types; `number` is that of a number."""
+    types = {
+        f"context.{name}": CONTEXT_TYPES.get(type(feature), number)
         for name, feature in spec.context.items()
     }
+    if of_action:
+        types["action.id"] = cel.Type.STRING
+        types |= {f"action.{name}": number for name in spec.actions[0].features}
+    return types
 
 
 def context_variables(context: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,13 @@ A workflow file with a mistake, or a bundle that fails its parity vectors, is ne
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contract.bundle import BundleError
@@ -25,26 +22,19 @@ from contract.encode import (
     encode_reward,
     horizon_left,
 )
-from contract.policy import Memory, OnnxPolicy, Parity, verify_parity
-from contract.spec import SpecError, WorkflowSpec, load_workflow
+from contract.policy import Memory
+from contract.spec import SpecError, WorkflowSpec
 from guardrails.fallback import Fallback
 from guardrails.limits import Limits
+from service.bundles import Bundles, Policy
+from service.check import check_files
 from service.ledger.ledger import Ledger
 from service.ledger.records import Head, Interaction
-from service.memory.store import PolicyIdentity, StoredMemory
+from service.memory.store import StoredMemory
 
 Array = NDArray[Any]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """One verified bundle."""
-
-    onnx: OnnxPolicy
-    parity: Parity
-    identity: PolicyIdentity
 
 
 class Workflow:
@@ -202,24 +192,13 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
     paths = sorted([*workflows.glob("*.yaml"), *workflows.glob("*.yml")])
     if not paths:
         raise SpecError(f"{workflows}: expected at least one workflow file, *.yaml")
-    verified: dict[str, Policy] = {}
+    bundles = Bundles(policies)
     prepared: dict[str, Workflow] = {}
-    for path in paths:
-        spec = load_workflow(path)
-        if spec.workflow in prepared:
-            raise SpecError(f"{path}: workflow: {spec.workflow!r} is declared by another file too")
-        if spec.policy not in verified:
-            verified[spec.policy] = load_policy(policies / spec.policy)
-        policy = verified[spec.policy]
-        if policy.identity.policy != spec.policy:
-            raise BundleError(
-                f"{policies / spec.policy}: expected policy {spec.policy}, "
-                f"its manifest says {policy.identity.policy}"
-            )
-        try:
-            prepared[spec.workflow] = Workflow(spec, 0, policy)
-        except (SpecError, BundleError) as error:
-            raise type(error)(f"{path}: {error}") from error
+    for checked in check_files(paths, bundles):
+        spec, policy = checked.accepted()
+        for warning in checked.warnings:
+            log.warning("%s", warning)
+        prepared[spec.workflow] = Workflow(spec, 0, policy)
     past = {name: ledger.spec_versions(name) for name in prepared}
     for name, workflow in prepared.items():
         for version, spec in past[name].items():
@@ -230,12 +209,12 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
     # Everything is sound: only now does the ledger learn of the specs.
     for workflow in prepared.values():
         workflow.version = ledger.register_spec(workflow.spec, now_us)
-        workflow.before = _before(workflow, past[workflow.name], policies)
+        workflow.before = _before(workflow, past[workflow.name], bundles)
     return Catalog(prepared, past, ledger)
 
 
 def _before(
-    workflow: Workflow, past: Mapping[int, WorkflowSpec], policies: Path
+    workflow: Workflow, past: Mapping[int, WorkflowSpec], bundles: Bundles
 ) -> Workflow | None:
     """The workflow on the policy that its newest earlier version with another one names, if that
     can still be served."""
@@ -244,27 +223,10 @@ def _before(
     if not others:
         return None
     try:
-        before = Workflow(workflow.spec, workflow.version, load_policy(policies / others[-1]))
+        before = Workflow(workflow.spec, workflow.version, bundles.policy(others[-1]))
         for spec in past.values():
             before.policy.onnx.manifest.refuse_misfit(spec)
     except BundleError as error:
         log.warning("%s: accounts are replayed at once: %s", workflow.name, error)
         return None
     return before
-
-
-def load_policy(directory: Path) -> Policy:
-    """The bundle, after it passed its parity vectors on this machine. Raises BundleError."""
-    onnx = OnnxPolicy.load(directory)
-    parity = verify_parity(onnx, directory)
-    manifest = onnx.manifest
-    digest = hashlib.sha256(
-        "|".join(
-            (manifest.policy, manifest.sha256["learn.onnx"], ort.__version__, parity.fingerprint)
-        ).encode()
-    ).digest()
-    return Policy(
-        onnx,
-        parity,
-        PolicyIdentity(manifest.policy, digest, manifest.shared_size, manifest.row_size),
-    )

@@ -22,7 +22,8 @@ from contract.spec import SpecError, WorkflowSpec
 from guardrails.distribution import are_sound, point_mass
 from guardrails.fallback import Fallback
 from guardrails.limits import Allowed, Limits
-from service.catalog import Catalog, Policy, Workflow
+from service.bundles import Policy
+from service.catalog import Catalog, Workflow
 from service.ledger.records import Decision, Head
 from service.recall import Recall, UnreadablePastError
 

@@ -164,7 +164,7 @@ THREE = "{type: category, values: [a, b, c]}"
 def workflow_misfit(manifest: Manifest, text: str) -> str:
     """Why the policy cannot serve the workflow; empty when it can."""
     try:
-        manifest.refuse_misfit(parse_workflow(text))
+        manifest.refuse_misfit(parse_workflow(text, "w.yaml"))
     except BundleError as error:
         return str(error)
     return ""
@@ -188,8 +188,8 @@ def test_a_context_fits_when_the_policy_has_a_slot_for_all_of_it(
     if slots <= 3:
         assert not misfit
     else:
-        assert misfit.startswith("workflow w does not fit policy counting/1: context: ")
-        assert f"at most 3 slots that feed the policy, got {slots}" in misfit
+        assert misfit.startswith("w.yaml:1: context.")
+        assert f"at most 3 slots that feed policy counting/1, got {slots}" in misfit
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_a_context_fits_when_the_policy_has_a_slot_for_all_of_it(
     [
         (2, 3, ""),
         (3, 3, ""),
-        (4, 9, "actions: expected 4 to 9, got 3"),
-        (2, 2, "actions: expected 2 to 2, got 3"),
+        (4, 9, "actions: expected 4 to 9 actions for policy counting/1, got 3"),
+        (2, 2, "actions.2: expected 2 to 2 actions for policy counting/1, got 3"),
     ],
 )
 def test_a_policy_takes_as_many_actions_as_it_says(
@@ -206,7 +206,7 @@ def test_a_policy_takes_as_many_actions_as_it_says(
 ) -> None:
     change(bundle, "actions", {"min": low, "max": high})
     said = workflow_misfit(load_manifest(bundle), SMALL.replace("CONTEXT", ""))
-    assert said.removeprefix("workflow w does not fit policy counting/1: ") == misfit
+    assert said.removeprefix("w.yaml:1: ") == misfit
 
 
 @pytest.mark.parametrize(("size", "fits"), [(0, True), (1, False), (2, True)])
@@ -216,7 +216,9 @@ def test_action_features_fit_or_are_not_taken_at_all(bundle: Path, size: int, fi
     for action in "abc":
         two = two.replace(f"{{id: {action}}}", f"{{id: {action}, features: {{x: 1, y: 2}}}}")
     misfit = workflow_misfit(load_manifest(bundle), two)
-    assert misfit.endswith("" if fits else "actions.features: expected at most 1, got 2")
+    assert misfit.endswith(
+        "" if fits else "at most 1 features an action for policy counting/1, got 2"
+    )
     assert (misfit == "") is fits
 
 
@@ -225,4 +227,49 @@ def test_every_misfit_is_told_at_once(bundle: Path) -> None:
     change(bundle, "context_size", 0)
     misfit = workflow_misfit(load_manifest(bundle), SMALL.replace("CONTEXT", f"x: {NUMBER}"))
     assert "actions: " in misfit
-    assert "context: " in misfit
+    assert "context.x: " in misfit
+
+
+LONG = """\
+schema: 1
+workflow: w
+policy: p/1
+actions:
+  - id: a
+    features: {x: 1, y: 2}
+  - id: b
+    features: {x: 1, y: 2}
+  - id: c
+    features: {x: 1, y: 2}
+context:
+  plan: {type: category, values: [a, b]}
+  seats: {type: number, min: 0, max: 9, feeds: rules}
+  age: {type: number, min: 0, max: 9}
+  size: {type: number, min: 0, max: 9}
+fallback: {action: a}
+adaptation: {target: 0.5}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({}, {"context.size": 15, "actions.0.features": 6}),
+        ({"context_size": 2}, {"context.age": 14, "actions.0.features": 6}),
+        ({"context_size": 0, "action_feature_size": 0}, {"context.plan": 12}),
+        ({"context_size": 4, "actions": {"min": 2, "max": 2}}, {"actions.2": 9}),
+        ({"context_size": 4, "actions": {"min": 4, "max": 9}}, {"actions": 4}),
+    ],
+)
+def test_what_does_not_fit_is_told_by_the_line_of_the_first_part_too_many(
+    bundle: Path, changes: dict[str, Any], lines: dict[str, int]
+) -> None:
+    for field, value in ({"action_feature_size": 1} | changes).items():
+        change(bundle, field, value)
+    if "actions" in changes:
+        lines = lines | {"actions.0.features": 6}
+    with pytest.raises(BundleError) as caught:
+        load_manifest(bundle).refuse_misfit(parse_workflow(LONG, "w.yaml"))
+    assert {one.field: one.line for one in caught.value.problems} == lines
+    assert [str(one) for one in caught.value.problems] == str(caught.value).splitlines()
+    assert all(one.file == "w.yaml" for one in caught.value.problems)

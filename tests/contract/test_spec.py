@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contract.spec import SpecError, load_workflow, parse_workflow
+from contract.spec import (
+    DEFAULT_POLICY,
+    SpecError,
+    WorkflowSpec,
+    load_workflow,
+    parse_workflow,
+)
 from tests.house.tree import ROOT
 
 SPEC = """\
@@ -67,7 +73,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "actions.1.name",
         "unknown field",
     ),
-    "missing field": ("policy: counting/1\n", "", "policy", "required"),
+    "missing field": ("workflow: help\n", "", "workflow", "required"),
     "missing nested field": (
         ADAPTATION,
         "adaptation: {window: 3} # HERE",
@@ -436,11 +442,16 @@ def test_a_mistake_is_refused_with_its_file_line_and_field(mistake: str) -> None
 
 
 def test_every_mistake_is_told_at_once() -> None:
-    text = SPEC.replace("  max: 3\n", "  max: high\n").replace("policy: counting/1\n", "")
+    text = SPEC.replace("  max: 3\n", "  max: high\n").replace("workflow: help\n", "")
     with pytest.raises(SpecError) as caught:
         parse_workflow(text, FILE)
     told = [line.split(": ")[1] for line in str(caught.value).splitlines()]
-    assert sorted(told) == ["policy", "reward.max"]
+    assert sorted(told) == ["reward.max", "workflow"]
+    assert [str(one) for one in caught.value.problems] == str(caught.value).splitlines()
+    assert {one.field: one.line for one in caught.value.problems} == {
+        "workflow": 1,
+        "reward.max": 16,
+    }
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "workflow", "- schema: 1", "3", "null"])
@@ -507,6 +518,25 @@ def test_actions_keep_their_order_because_memories_are_stored_by_it() -> None:
     text = SPEC.replace("wait", "-").replace("mail", "wait").replace("id: -", "id: mail")
     text = text.replace(": -\n", ": mail\n")
     assert parse_workflow(text).action_ids == ("mail", "wait")
+
+
+def test_a_workflow_that_names_no_policy_has_the_default_one() -> None:
+    spec = parse_workflow(SPEC.replace("policy: counting/1\n", ""))
+    assert spec.policy == DEFAULT_POLICY == "universal/1"
+    assert not spec.names_policy
+    assert parse_workflow(SPEC).names_policy
+
+
+def test_a_part_of_a_spec_is_told_by_its_place_in_the_file_it_came_from() -> None:
+    spec = parse_workflow(SPEC, FILE)
+    assert str(spec.problem("context.plan", "wrong")) == "help.yaml:13: context.plan: wrong"
+    assert str(spec.problem("actions.1.id", "wrong")).startswith("help.yaml:9: ")
+    assert str(spec.problem("actions.7.id", "wrong")).startswith("help.yaml:6: ")
+    from_no_file = WorkflowSpec.model_validate_json(spec.canonical)
+    assert str(from_no_file.problem("context.plan", "wrong")) == (
+        "workflow help: context.plan: wrong"
+    )
+    assert from_no_file == spec
 
 
 def test_a_loaded_spec_cannot_be_changed() -> None:

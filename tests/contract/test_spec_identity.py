@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.spec import Aggregation, WorkflowSpec, parse_workflow
+from contract.spec import DEFAULT_POLICY, Aggregation, WorkflowSpec, parse_workflow
 from tests.contract.test_spec import SPEC
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
@@ -148,6 +148,14 @@ def test_a_file_that_does_not_say_how_feedback_adds_up_keeps_its_identity() -> N
     assert parse_workflow(SPEC).sha256 == pinned
     assert with_feedback(", aggregation: earliest").sha256 == pinned
     assert parse_workflow(SPEC).feedback.aggregation == "earliest"
+
+
+def test_naming_the_default_policy_or_none_is_the_same_and_another_is_not() -> None:
+    named = "policy: counting/1\n"
+    none = parse_workflow(SPEC.replace(named, ""))
+    default = parse_workflow(SPEC.replace(named, f"policy: {DEFAULT_POLICY}\n"))
+    assert none.sha256 == default.sha256 != parse_workflow(SPEC).sha256
+    assert json.loads(none.canonical)["policy"] == DEFAULT_POLICY
 
 
 @pytest.mark.parametrize("aggregation", get_args(Aggregation)[1:])

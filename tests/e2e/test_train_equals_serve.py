@@ -13,7 +13,8 @@ import torch
 from contract.draw import draw, sample
 from contract.encode import encode_reward, horizon_left
 from contract.spec import load_workflow
-from service.catalog import load_policy, open_catalog
+from service.bundles import load_policy
+from service.catalog import open_catalog
 from service.clock import now_us
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head

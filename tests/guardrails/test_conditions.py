@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_a_condition_that_can_mean_nothing_is_refused_by_its_field(
     with pytest.raises(SpecError) as caught:
         compiled(declared(expression))
     message = str(caught.value)
-    assert message.startswith(f"offer: {field}: expected a CEL condition ")
+    assert re.match(rf"<text>:\d+: {re.escape(field)}: expected a CEL condition ", message)
+    assert message.count("\n") == 0
     assert expected in message
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from service.catalog import load_policy
+from service.bundles import load_policy
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import encode
 from service.memory.redis_address import at, parse_address

@@ -37,11 +37,11 @@ BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another name": (lambda home: edit_manifest(home, name="other"), "expected policy counting/1"),
     "too few actions": (
         lambda home: edit_manifest(home, actions={"min": 2, "max": 2}),
-        "help.yaml: workflow help does not fit policy counting/1: actions: expected 2 to 2, got 3",
+        "help.yaml:11: actions.2: expected 2 to 2 actions for policy counting/1, got 3",
     ),
     "no room for the context": (
         lambda home: edit_manifest(home, context_size=1),
-        "context: expected at most 1 slots that feed the policy, got 3",
+        "help.yaml:15: context.plan: expected at most 1 slots that feed policy counting/1, got 3",
     ),
 }
 
@@ -71,10 +71,18 @@ WORKFLOWS = {
     "- id: mail": ("- id: wait", "help.yaml:6: actions must be distinct, got ['wait']"),
     "forbid: 'context.age > 5'": (
         "forbid: 'context.aged > 5'",
-        "guardrails.limits.1.forbid: expected a CEL condition over context.tenure",
+        "help.yaml:26: guardrails.limits.1.forbid: expected a CEL condition over context.tenure",
     ),
     "action: mail": ("action: fly", "help.yaml:31: fallback.action must be one of"),
-    "policy: counting/1": ("policy: missing/1", "missing/1/manifest.json"),
+    "policy: counting/1": (
+        "policy: missing/1",
+        "missing/1: no such bundle, there are counting/1",
+    ),
+    "context.age > 5": (
+        "context.age + 1 > 5",
+        "help.yaml:26: guardrails.limits.1.forbid: expected a double on either side of `+`",
+    ),
+    "'context.age > 5'": ("'true'", "help.yaml:26: guardrails.limits.1.forbid: expected a limit"),
 }
 
 

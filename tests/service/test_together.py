@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.catalog import load_policy
+from service.bundles import load_policy
 from service.ledger.records import AccountKey, Head, Interaction
 from service.together import Advance, Together
 from tests.bundles import LEAKS, write_counting_bundle
