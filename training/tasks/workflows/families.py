@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from contract.spec import WorkflowSpec, load_workflow
-from training.tasks.workflows import retention_offer
+from training.tasks.workflows import retention_offer, support_routing
 from training.tasks.workflows.accounts import Accounts
 from training.tasks.workflows.simulation import (
     Options,
@@ -36,8 +36,12 @@ FILES = Path(__file__).parent / "pending"
 
 _SIMULATORS: Mapping[str, type[SimulatedAccounts]] = {
     "retention-offer": retention_offer.RetentionOffer,
+    "support-routing": support_routing.SupportRouting,
 }
-_MODULES: Mapping[str, ModuleType] = {"retention-offer": retention_offer}
+_MODULES: Mapping[str, ModuleType] = {
+    "retention-offer": retention_offer,
+    "support-routing": support_routing,
+}
 
 FAMILIES: tuple[str, ...] = tuple(_SIMULATORS)
 """Workflow names."""
