@@ -5,6 +5,7 @@ import typer
 import benchmarks.cli
 import service.check_cli
 import service.cli
+import service.init_cli
 import service.ledger_cli
 import training.ablations_cli
 import training.bench_cli
@@ -22,6 +23,7 @@ main = typer.Typer(
 main.command("demo")(benchmarks.cli.demo)
 main.add_typer(benchmarks.cli.bench, name="bench")
 benchmarks.cli.bench.command("training")(training.bench_cli.training)
+main.command("init")(service.init_cli.init_command)
 main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)
 main.add_typer(service.ledger_cli.app, name="ledger")

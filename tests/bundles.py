@@ -21,6 +21,7 @@ from contract.bundle import (
     sha256_of,
 )
 from contract.policy import Memory, OnnxPolicy, roll
+from contract.spec import DEFAULT_POLICY
 
 
 class Sizes(NamedTuple):
@@ -49,7 +50,8 @@ decide (float[B, 2] shared, float[B, K, 2] rows, float[B, 3] context, bool[B, K]
     steep = Mul (share, scale)
     summed = ReduceSum <keepdims = 1> (context, one)
     wide = Unsqueeze (summed, last)
-    felt = Mul (wide, action_features)
+    featured = ReduceSum <keepdims = 1> (action_features, last)
+    felt = Mul (wide, featured)
     small = Mul (felt, nudge)
     scores = Add (steep, small)
     logits = Squeeze (scores, last)
@@ -125,6 +127,25 @@ def write_counting_bundle(
     manifest = _manifest(home, name, version, sizes)
     (home / "manifest.json").write_text(manifest.model_dump_json(indent=1))
     return home
+
+
+DEFAULT_SIZES = Sizes(context=16, features=4)
+"""As roomy as the default policy."""
+
+
+def write_default_bundle(directory: Path) -> Path:
+    """The counting policy in the default policy's place and with its room, for workflows that name
+    no policy."""
+    name, version = DEFAULT_POLICY.split("/")
+    decide, learn = (
+        graph.replace("[B, 3] context", "[B, 16] context").replace(
+            "[B, K, 1] action_features", "[B, K, 4] action_features"
+        )
+        for graph in (DECIDE, LEARN)
+    )
+    return write_counting_bundle(
+        directory, name, int(version), decide=decide, learn=learn, sizes=DEFAULT_SIZES
+    )
 
 
 def _manifest(home: Path, name: str, version: int, sizes: Sizes) -> Manifest:
