@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,13 +26,19 @@ LONGEST_HORIZON = 1_000.0
 """The interactions left that `horizon_left` scales to 1."""
 
 
+Misfit = Literal["undeclared", "missing", "mistyped", "out_of_range"]
+"""What may be wrong with a context value; a category's range are its declared values."""
+
+
 class ContextError(ValueError):
     """A context does not fit its workflow. `field` names the feature, `expected` what fits."""
 
-    def __init__(self, field: str, expected: str) -> None:
-        super().__init__(f"context.{field}: expected {expected}")
-        self.field = f"context.{field}"
+    def __init__(self, feature: str, expected: str, cause: Misfit) -> None:
+        super().__init__(f"context.{feature}: expected {expected}")
+        self.feature = feature
+        self.field = f"context.{feature}"
         self.expected = expected
+        self.cause: Misfit = cause
 
 
 def check_context(
@@ -46,7 +52,7 @@ def check_context(
     for name in context:
         if name not in spec.context:
             known = ", ".join(spec.context) or "none, this workflow declares no context"
-            raise ContextError(_printable(name), f"a declared feature ({known})")
+            raise ContextError(_printable(name), f"a declared feature ({known})", "undeclared")
     checked: dict[str, Any] = {}
     clipped: list[str] = []
     for name, feature in spec.context.items():
@@ -59,19 +65,23 @@ def check_context(
             checked[name] = number
         elif isinstance(feature, CategoryFeature):
             if value not in feature.values:
-                raise ContextError(name, f"one of {feature.values}, got {_shown(value)}")
+                expected = f"one of {feature.values}, got {_shown(value)}"
+                raise ContextError(name, expected, _misfit(value, str))
             checked[name] = value
         else:
             if not isinstance(value, bool):
-                raise ContextError(name, f"true or false, got {_shown(value)}")
+                expected = f"true or false, got {_shown(value)}"
+                raise ContextError(name, expected, _misfit(value, bool))
             checked[name] = value
     return checked, tuple(clipped)
 
 
 def _number(name: str, feature: NumberFeature, value: Any) -> float:
     """The finite number that a value is, in range where the workflow refuses to leave it."""
+    cause: Misfit = "out_of_range"
     if isinstance(value, bool) or not isinstance(value, int | float):
         off = _shown(value)
+        cause = _misfit(value, float)
     else:
         try:
             number = float(value)
@@ -83,7 +93,14 @@ def _number(name: str, feature: NumberFeature, value: Any) -> float:
             return number
         else:
             off = _shown(value)
-    raise ContextError(name, f"a number in [{feature.min:g}, {feature.max:g}], got {off}")
+    raise ContextError(name, f"a number in [{feature.min:g}, {feature.max:g}], got {off}", cause)
+
+
+def _misfit(value: Any, kind: type) -> Misfit:
+    """What is wrong with a value that is none of what a feature of this kind may be."""
+    if value is None:
+        return "missing"
+    return "out_of_range" if isinstance(value, kind) else "mistyped"
 
 
 def _shown(value: Any) -> str:

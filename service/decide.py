@@ -124,10 +124,11 @@ class Decider:
         """
         try:
             asked = _check(workflow, request, time.perf_counter())
-        except (ContextError, ActionsError):
+        except (ContextError, ActionsError) as error:
             # Right under the spec of its day, it has its answer, and keeps it.
             answered = await self._answered(workflow, request)
             if answered is None:
+                self._count_refused(workflow, error)
                 raise
             return answered
         outcome = await self._ask(asked)
@@ -148,6 +149,8 @@ class Decider:
                 valid.append((i, _check(workflow, request, started)))
             except (ContextError, ActionsError) as error:
                 answered = await _settled(self._answered(workflow, request))
+                if answered is None:
+                    self._count_refused(workflow, error)
                 results[i] = error if answered is None else answered
         outcomes = await self._make([asked for _, asked in valid]) if valid else []
         behind = []
@@ -159,6 +162,10 @@ class Decider:
         caught_up = await asyncio.gather(*(late for _, late in behind))
         results |= {i: late for (i, _), late in zip(behind, caught_up, strict=True)}
         return [results[i] for i in range(len(requests))]
+
+    def _count_refused(self, workflow: Workflow, error: Exception) -> None:
+        if isinstance(error, ContextError):
+            self._metrics.observe_refusal(workflow.name, error)
 
     async def _answered(self, workflow: Workflow, request: DecisionRequest) -> Decision | None:
         """The decision that this very request got before. Raises BodyConflictError."""

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from contract.adaptation import Phase
+from contract.encode import ContextError
+from contract.spec import BooleanFeature, NumberFeature, WorkflowSpec
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
@@ -50,6 +52,13 @@ class Metrics:
             "acclimate_context_clipped",
             "Context values outside their declared range that were clipped.",
             ["workflow", "feature"],
+            registry=r,
+        )
+        self.refused = Counter(
+            "acclimate_context_refused",
+            "Requests for a decision that were refused for a context value, by what was off; one "
+            "that no workflow declares has no feature.",
+            ["workflow", "feature", "cause"],
             registry=r,
         )
         self.feedback = Counter(
@@ -161,6 +170,20 @@ class Metrics:
             ["policy"],
             registry=r,
         )
+
+    def expect_context(self, spec: WorkflowSpec) -> None:
+        """Told of a workflow being served: what of its context may come out of range is counted
+        from 0."""
+        for name, feature in spec.context.items():
+            if isinstance(feature, NumberFeature) and feature.out_of_range == "clip":
+                self.clipped.labels(spec.workflow, name)
+            elif not isinstance(feature, BooleanFeature):
+                self.refused.labels(spec.workflow, name, "out_of_range")
+
+    def observe_refusal(self, workflow: str, error: ContextError) -> None:
+        """Told of a request refused for its context. What nobody declared is no label."""
+        feature = "" if error.cause == "undeclared" else error.feature
+        self.refused.labels(workflow, feature, error.cause).inc()
 
     def observe_commit(self, writes: int, seconds: float) -> None:
         """Told of every group commit."""

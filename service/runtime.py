@@ -99,6 +99,7 @@ async def open_service(
             warm_up(workflow)
             policy = workflow.policy
             metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
+            metrics.expect_context(workflow.spec)
             metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
         jobs = asyncio.create_task(service.jobs.run()) if schedule else None
         try:

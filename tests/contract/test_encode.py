@@ -125,6 +125,31 @@ def test_a_value_that_does_not_fit_is_refused_by_name(
     assert str(caught.value).startswith(f"context.{name}: expected {expected}")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "cause"),
+    [
+        ("tenure", 30.5, "out_of_range"),
+        ("tenure", math.inf, "out_of_range"),
+        ("tenure", 10**400, "out_of_range"),
+        ("tenure", "20", "mistyped"),
+        ("tenure", True, "mistyped"),
+        ("tenure", None, "missing"),
+        ("plan", "gold", "out_of_range"),
+        ("plan", 3, "mistyped"),
+        ("plan", None, "missing"),
+        ("angry", 1, "mistyped"),
+        ("angry", None, "missing"),
+        ("nobody_knows", 1, "undeclared"),
+    ],
+)
+def test_what_is_off_with_a_value_is_one_of_four_things(
+    spec: WorkflowSpec, name: str, value: Any, cause: str
+) -> None:
+    with pytest.raises(ContextError) as caught:
+        check_context(spec, CONTEXT | {name: value})
+    assert (caught.value.feature, caught.value.cause) == (name, cause)
+
+
 @pytest.mark.parametrize("name", CONTEXT)
 def test_a_missing_feature_is_refused_by_name(spec: WorkflowSpec, name: str) -> None:
     with pytest.raises(ContextError, match="got nothing") as caught:
