@@ -23,6 +23,7 @@ from contract.policy import Memory, OnnxPolicy
 from training.baselines import Actions, Algorithm, History, bayes_optimal, thompson, ucb1, uniform
 from training.baselines.bayes_optimal import LONGEST_TRIAL
 from training.baselines.published import PUBLISHED
+from training.curriculum import MdpCurriculum
 from training.opponents import Family
 from training.paired import Comparison, compare, mean_and_se
 from training.tasks.bandit_trials import BanditTrials, refuse_impossible_trials
@@ -145,6 +146,11 @@ def refuse_misfit(policy: OnnxPolicy, *, n: int, k: int, trials: int, family: Fa
     if trials < 2:
         raise ValueError(f"trials: expected at least 2, for a standard error, got {trials}")
     manifest = policy.manifest
+    if manifest.task_family == MdpCurriculum.name:
+        raise ValueError(
+            f"policy: expected one that plays bandits, got {manifest.policy}, which was trained on "
+            f"{manifest.task_family}"
+        )
     if not manifest.actions.min <= k <= manifest.actions.max:
         raise ValueError(
             f"k: policy {manifest.policy} takes {manifest.actions.min} to {manifest.actions.max} "

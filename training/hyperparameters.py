@@ -59,10 +59,11 @@ class Hyperparameters:
         for name in ("radius", "critic_rate", "lesson_rate"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        if self.critic_rate > _HIGHEST_RATE:
-            raise ValueError(
-                f"critic_rate: expected at most {_HIGHEST_RATE:g}, got {self.critic_rate}"
-            )
+        for name in ("critic_rate", "lesson_rate"):
+            if getattr(self, name) > _HIGHEST_RATE:
+                raise ValueError(
+                    f"{name}: expected at most {_HIGHEST_RATE:g}, got {getattr(self, name)}"
+                )
         if self.lessons < 0:
             raise ValueError(f"lessons: expected 0 or more, got {self.lessons}")
         if not self.damping >= 0.0:

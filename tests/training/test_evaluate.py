@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from contract.policy import OnnxPolicy
 from tests.bundles import DECIDE, write_counting_bundle
+from tests.house.tree import ROOT
 from training.baselines import Actions, History, thompson, ucb1, uniform
 from training.evaluate import evaluate_bandits, play_trials, recurrent, to_json
 from training.evaluate_cli import app
@@ -294,6 +295,8 @@ def test_only_the_baselines_asked_for_play(bundle: Path) -> None:
     ("arguments", "said"),
     [
         (("--policy", "nowhere"), "manifest.json"),
+        (("--policy", str(ROOT / "policies/mdps/1")), "mdps/1, which was trained on mdps"),
+        (("--k", "0"), "k: expected 2 to 50"),
         (("--k", "1"), "k: expected 2 to 50"),
         (("--trials", "1"), "trials: expected at least 2"),
         (("--delay", "5"), "delay: expected 0 to 4"),

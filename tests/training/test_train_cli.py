@@ -49,6 +49,7 @@ def acclimate(*arguments: str) -> tuple[int, str]:
         (["--iterations", "1", "--lesson-parts", "0"], "--lesson-parts: expected at least 1"),
         (["--iterations", "1", "--gae-lambda", "2"], "--gae-lambda: expected"),
         (["--iterations", "1", "--critic-rate", "1e300"], "--critic-rate: expected"),
+        (["--iterations", "1", "--lesson-rate", "1e300"], "--lesson-rate: expected"),
         (["--iterations", "1", "--row", "64"], "480 floats"),
         (["--iterations", "1", "--network", "gru"], "one number of actions"),
         (["--iterations", "1", "--resume"], "no checkpoint there"),
