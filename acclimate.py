@@ -13,6 +13,7 @@ import training.cli
 import training.evaluate_cli
 import training.mdps_cli
 import training.probe_cli
+import training.simulate_cli
 
 main = typer.Typer(
     help="Decisions that adapt to each account within a handful of interactions.",
@@ -27,6 +28,7 @@ main.command("init")(service.init_cli.init_command)
 main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)
 main.add_typer(service.ledger_cli.app, name="ledger")
+main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
