@@ -13,7 +13,12 @@ from types import ModuleType
 import numpy as np
 
 from contract.spec import WorkflowSpec, load_workflow
-from training.tasks.workflows import retention_offer, support_routing
+from training.tasks.workflows import (
+    fraud_step_up,
+    onboarding,
+    retention_offer,
+    support_routing,
+)
 from training.tasks.workflows.accounts import Accounts
 from training.tasks.workflows.simulation import (
     Options,
@@ -37,10 +42,14 @@ FILES = Path(__file__).parent / "pending"
 _SIMULATORS: Mapping[str, type[SimulatedAccounts]] = {
     "retention-offer": retention_offer.RetentionOffer,
     "support-routing": support_routing.SupportRouting,
+    "fraud-step-up": fraud_step_up.FraudStepUp,
+    "onboarding": onboarding.Onboarding,
 }
 _MODULES: Mapping[str, ModuleType] = {
     "retention-offer": retention_offer,
     "support-routing": support_routing,
+    "fraud-step-up": fraud_step_up,
+    "onboarding": onboarding,
 }
 
 FAMILIES: tuple[str, ...] = tuple(_SIMULATORS)

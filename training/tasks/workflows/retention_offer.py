@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.tasks.workflows.season import Season
 from training.tasks.workflows.simulation import Served, SimulatedAccounts
-from training.tasks.workflows.verticals import Latents, Segments, Vertical, logistic, pick
+from training.tasks.workflows.verticals import Latents, Segments, Vertical, largest, logistic, pick
 
 Array = NDArray[Any]
 
@@ -145,7 +145,6 @@ class RetentionOffer(SimulatedAccounts):
         self._season = Season(rng.random(batch), period=52)
         self._gone = np.zeros(batch, np.bool_)
         self._offers = np.zeros(batch, np.int64)
-        self._values = np.zeros((PLANNED + 1, batch, 2, MOST_OFFERS + 1))
 
     def context(self, coins: Array) -> dict[str, Array]:
         """One week after the last."""
@@ -201,33 +200,33 @@ class RetentionOffer(SimulatedAccounts):
 
     def worth(self, means: Array) -> Array:
         """The mean, and what the customer is worth afterwards, gone or not."""
-        ahead = self._values[min(self.steps - self.t - 1, PLANNED)]
+        ahead = self.plans["values"][:, min(self.steps - self.t - 1, PLANNED)]
         return means + _next_worth(
             self._leaves(self._stays), ahead, self._offers[:, None], self.rows[:, None]
         )
 
-    def plan(self, rows: Array) -> None:
-        """Backward induction over (gone, offers lately), triggers as likely as they are, the season
-        and use at their means."""
-        latents = {name: values[rows][:, None, None, None] for name, values in self.latents.items()}
+    def plan(self, latents: Latents, rows: Array) -> Latents:
+        """Backward induction over (gone, offers lately), by decisions left: triggers as likely as
+        they are, season and use at their means, the first quarter over."""
+        each = {name: values[:, None, None, None] for name, values in latents.items()}
         trigger, gone, offers = np.ix_(range(4), range(2), range(MOST_OFFERS + 1))
         stays = _stays(
-            latents,
-            level=latents["use"] * (self.population.facts["use"] - 0.5),
+            each,
+            level=each["use"] * (self.population.facts["use"] - 0.5),
             trigger=trigger,
             gone=gone == 1,
             offers=offers,
         )
-        lawful = self._lawful_without_dispute(self._tenure + self.t * 12 / 52)[rows]
+        lawful = self._lawful_without_dispute(np.full(self.num_envs, np.inf))[rows]
         means = np.where(lawful[:, None, None, None], _kept(stays), -np.inf)
         leaves = self._leaves(stays)
         shares = np.asarray(self.population.mix["trigger"])
         where = np.arange(len(rows))[:, None, None, None, None]
-        values = np.zeros((PLANNED + 1, len(rows), 2, MOST_OFFERS + 1))
+        values = np.zeros((len(rows), PLANNED + 1, 2, MOST_OFFERS + 1))
         for left in range(1, PLANNED + 1):
-            worth = means + _next_worth(leaves, values[left - 1], offers[..., None], where)
-            values[left] = np.einsum("bxgo,x->bgo", worth.max(axis=-1), shares)
-        self._values[:, rows] = values
+            worth = means + _next_worth(leaves, values[:, left - 1], offers[..., None], where)
+            values[:, left] = np.einsum("nxgo,x->ngo", largest(worth), shares)
+        return {"values": values}
 
     def serve(self, actions: Array, coins: Array) -> Served:
         """Stays, takes a lower plan, or leaves."""
@@ -267,8 +266,10 @@ def _kept(stays: Array) -> NDArray[np.float64]:
 
 def _offers_after(offers: Array, actions: Array) -> NDArray[np.int64]:
     """Offers lately, once this was done."""
-    after = np.where(actions == NOTHING, offers - 1, offers + 1)
-    return np.clip(after, 0, MOST_OFFERS).astype(np.int64)
+    after = np.where(
+        actions == NOTHING, np.maximum(offers - 1, 0), np.minimum(offers + 1, MOST_OFFERS)
+    )
+    return np.asarray(after, np.int64)
 
 
 def _next_worth(leaves: Array, values: Array, offers: Array, rows: Array) -> Array:

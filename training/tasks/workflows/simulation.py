@@ -74,6 +74,8 @@ class SimulatedAccounts(ABC):
         """The number of the next decision, from 0."""
         self.latents: Latents = {}
         """Latent parameters now, each `[B, ...]`."""
+        self.plans: Latents = {}
+        """What `plan` made of them, each `[B, ...]`."""
         self.rows = np.arange(accounts)
         self.actions = len(spec.actions)
         self._row = {action: row for row, action in enumerate(spec.action_ids)}
@@ -110,8 +112,10 @@ class SimulatedAccounts(ABC):
     def serve(self, actions: Array, coins: Array) -> Served:
         """Rewards of these actions `[B]`, by the coins of the decision; moves the state."""
 
-    def plan(self, rows: Array) -> None:  # noqa: B027 - most families have nothing to plan
-        """The latent parameters of these accounts have changed."""
+    def plan(self, latents: Latents, rows: Array) -> Latents:
+        """What an oracle works out beforehand from latent parameters `[N, ...]` of the accounts
+        `rows` `[N]`, by name, each `[N, ...]`; kept in `plans`."""
+        return {}
 
     def worth(self, means: Array) -> Array:
         """What each action is worth to one who knows all: more than `means` `[B, K]` only where a
@@ -135,7 +139,12 @@ class SimulatedAccounts(ABC):
         )
         self._is_late, self._is_batched = pace == 0, pace == 1
         self.open(who)
-        self.plan(self.rows)
+        self.plans = self.plan(self.latents, self.rows)
+        changing = np.flatnonzero(self._change_at < self.steps)
+        ahead = self.plan(_of(self._other, changing), changing)
+        self._other_plans = {name: values.copy() for name, values in self.plans.items()}
+        for name, values in ahead.items():
+            self._other_plans[name][changing] = values
         self._situation = None
         self._prepare()
 
@@ -251,9 +260,9 @@ class SimulatedAccounts(ABC):
         """What changes in accounts before decision t."""
         changed = np.flatnonzero(self._change_at == self.t)
         if changed.size:
-            for name, values in self._other.items():
-                self.latents[name][changed] = values[changed]
-            self.plan(changed)
+            for now, then in ((self.latents, self._other), (self.plans, self._other_plans)):
+                for name, values in then.items():
+                    now[name][changed] = values[changed]
         drifting = self._drifting
         if drifting.size and self.t:
             gone = DRIFT_EXTENT * self.t / self.steps
@@ -264,7 +273,8 @@ class SimulatedAccounts(ABC):
                         self._other[name][drifting] - start
                     )
             if self.t % REPLAN_EVERY == 0:
-                self.plan(drifting)
+                for name, values in self.plan(_of(self.latents, drifting), drifting).items():
+                    self.plans[name][drifting] = values
 
     def _known_at(self, late: Array) -> NDArray[np.int64]:
         """When the rewards of decision t are known, `[B]`."""
@@ -276,6 +286,11 @@ class SimulatedAccounts(ABC):
         known = soonest + np.maximum(late, np.where(self._is_late, waits, 0)).astype(np.int64)
         together = -(-known // practice.batch) * practice.batch
         return np.where(self._is_batched, together, known).astype(np.int64)
+
+
+def _of(latents: Latents, rows: Array) -> Latents:
+    """Those of some accounts."""
+    return {name: values[rows] for name, values in latents.items()}
 
 
 def refuse_impossible_trial(*, accounts: int, steps: int, options: Options) -> None:

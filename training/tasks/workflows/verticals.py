@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -86,5 +87,10 @@ def pick(uniforms: Array, shares: tuple[float, ...] | Array) -> NDArray[np.int64
 
 def logistic(x: Array) -> Array:
     """1 / (1 + e^−x), any shape."""
-    squashed: Array = 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))
+    squashed: Array = 0.5 + 0.5 * np.tanh(0.5 * x)
     return squashed
+
+
+def largest(x: Array) -> Array:
+    """The largest along the last axis, which is short: several times as fast as `max` there."""
+    return reduce(np.maximum, (x[..., i] for i in range(x.shape[-1])))
