@@ -200,7 +200,7 @@ def test_a_delay_asked_for_is_exact_and_changes_nothing_else(workflow: str, dela
 def test_left_alone_some_feedback_is_late_and_some_comes_together(workflow: str) -> None:
     played = play(accounts_of(workflow, accounts=200), oracle)
     late = np.stack([came.known_at for _, came in played]) - np.arange(1, 31)[:, None]
-    assert 0.2 < (late == 0).mean() < 0.98
+    assert 0.1 < (late == 0).mean() < 0.98
     assert (late > 0).any(axis=0).mean() > 0.3
 
 
@@ -256,13 +256,14 @@ def test_verticals_are_split_and_differ(workflow: str) -> None:
     training, held_out = TRAINING_VERTICALS[workflow], HELD_OUT_VERTICALS[workflow]
     assert not set(training) & set(held_out)
     assert verticals(workflow) == training + held_out
-    met = [
-        accounts_of(workflow, v, 300, 1).situation().means.mean(axis=0)
-        for v in (*training, *held_out)
-    ]
+    met = []
+    for vertical in verticals(workflow):
+        now = accounts_of(workflow, vertical, 300, 1).situation()
+        seen = [*now.means.T, *(column for _, column in sorted(now.columns.items()))]
+        met.append(np.array([np.mean(one) for one in seen]))
     for i, one in enumerate(met):
         for other in met[:i]:
-            assert np.abs(one - other).max() > 0.005
+            assert np.abs(one - other).max() > 0.02
 
 
 WRONG = [

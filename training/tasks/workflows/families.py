@@ -14,7 +14,10 @@ import numpy as np
 
 from contract.spec import WorkflowSpec, load_workflow
 from training.tasks.workflows import (
+    aisle_navigation,
     fraud_step_up,
+    gripper_calibration,
+    lead_qualification,
     onboarding,
     retention_offer,
     support_routing,
@@ -44,12 +47,18 @@ _SIMULATORS: Mapping[str, type[SimulatedAccounts]] = {
     "support-routing": support_routing.SupportRouting,
     "fraud-step-up": fraud_step_up.FraudStepUp,
     "onboarding": onboarding.Onboarding,
+    "lead-qualification": lead_qualification.LeadQualification,
+    "gripper-calibration": gripper_calibration.GripperCalibration,
+    "aisle-navigation": aisle_navigation.AisleNavigation,
 }
 _MODULES: Mapping[str, ModuleType] = {
     "retention-offer": retention_offer,
     "support-routing": support_routing,
     "fraud-step-up": fraud_step_up,
     "onboarding": onboarding,
+    "lead-qualification": lead_qualification,
+    "gripper-calibration": gripper_calibration,
+    "aisle-navigation": aisle_navigation,
 }
 
 FAMILIES: tuple[str, ...] = tuple(_SIMULATORS)

@@ -78,7 +78,7 @@ class SimulatedAccounts(ABC):
         """What `plan` made of them, each `[B, ...]`."""
         self.rows = np.arange(accounts)
         self.actions = len(spec.actions)
-        self._row = {action: row for row, action in enumerate(spec.action_ids)}
+        self._row_of = {action: row for row, action in enumerate(spec.action_ids)}
         self._rng = rng
         self._situation: Situation | None = None
 
@@ -225,7 +225,7 @@ class SimulatedAccounts(ABC):
         mask: NDArray[np.bool_] = lawful & asked
         nothing = np.flatnonzero(~mask.any(axis=1))
         if nothing.size:
-            safe = self._row[self.spec.guardrails.safe_action or self.spec.fallback.action]
+            safe = self._row_of[self.spec.guardrails.safe_action or self.spec.fallback.action]
             left = lawful[nothing]
             instead = np.where(left[:, safe] | ~left.any(axis=1), safe, left.argmax(axis=1))
             mask[nothing] = np.arange(self.actions) == instead[:, None]
@@ -239,7 +239,7 @@ class SimulatedAccounts(ABC):
         chosen = mask.argmax(axis=1)
         always = np.ones(len(mask), np.bool_)
         for holds, action in reversed([*self.rules(columns), *((always, one) for one in last)]):
-            row = self._row[action]
+            row = self._row_of[action]
             chosen = np.where(holds & mask[:, row], row, chosen)
         return np.asarray(chosen, np.int64)
 
