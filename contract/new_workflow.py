@@ -19,7 +19,7 @@ workflow: @NAME@
 description: What to do next for an account.
 
 # The policy that learns each account. Without this line it is the default, {DEFAULT_POLICY}, which
-# takes any workflow of up to 50 actions and 16 context slots.
+# takes any workflow of up to 50 actions, 16 context slots and 4 features an action.
 # policy: {DEFAULT_POLICY}
 
 # single_step: every decision stands for itself. multi_step: a journey of several decisions whose
