@@ -7,6 +7,7 @@ import typer
 from training.evaluate_bandits_cli import bandits
 from training.evaluate_households_cli import households
 from training.evaluate_mdps_cli import mdps
+from training.evaluate_workflows_cli import workflows
 
 app = typer.Typer(help="Evaluate a policy bundle through its ONNX graphs.", no_args_is_help=True)
 
@@ -19,3 +20,4 @@ def evaluate() -> None:
 app.command()(bandits)
 app.command()(households)
 app.command()(mdps)
+app.command()(workflows)

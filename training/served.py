@@ -31,12 +31,15 @@ class ServedPolicy:
         rng: np.random.Generator,
         *,
         greedy: bool = False,
+        blind: bool = False,
     ) -> None:
-        """`rng` is what the policy's choices are drawn with; `greedy` takes the most probable."""
+        """`rng` is what the policy's choices are drawn with; `greedy` takes the most probable
+        action, `blind` shows no context."""
         self._policy = policy
         self._spec = spec
         self._rng = rng
         self._greedy = greedy
+        self._blind = blind
         starts = range(0, accounts, _ROWS_AT_ONCE)
         self._parts = [slice(i, min(i + _ROWS_AT_ONCE, accounts)) for i in starts]
         k = len(spec.actions)
@@ -103,6 +106,6 @@ class ServedPolicy:
     def _shown(self, context: Array) -> Float32:
         """The context `[N, C]` with as many slots as the policy takes."""
         shown = np.zeros((len(context), self._policy.manifest.context_size), np.float32)
-        slots = min(context.shape[1], shown.shape[1])
+        slots = 0 if self._blind else min(context.shape[1], shown.shape[1])
         shown[:, :slots] = context[:, :slots]
         return shown
