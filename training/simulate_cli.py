@@ -88,7 +88,8 @@ def simulate(
     again changes nothing, and a run that was interrupted goes on. --run plays them anew.
 
     Rewards are told as they came, and as expected by the simulator, who knows the accounts: of what
-    was served, of what the workflow's fallback would have done, and of the best.
+    was served, of what the workflow's fallback would have done then, and of the best. Where an
+    action also moves an account on, as in onboarding, that is its next reward and not all of it.
 
     Exits with 1 when the service refuses what is sent, 2 for bad usage, 3 when no service answers.
     """
