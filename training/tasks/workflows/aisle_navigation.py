@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.tasks.workflows.simulation import Served, SimulatedAccounts
-from training.tasks.workflows.verticals import Latents, Vertical, largest, pick
+from training.tasks.workflows.verticals import Latents, Practice, Segments, Vertical, largest, pick
 
 Array = NDArray[Any]
 
@@ -32,7 +32,12 @@ COUNTS = np.array([MOVED, MOVED, PASSED, CREPT])
 
 BISECTIONS = 30
 
-SEGMENTS = ("left_handed", "middle_aisle", "right_handed", "zigzag")
+SEGMENTS = Segments(
+    names=("left_handed", "middle_aisle", "right_handed", "zigzag"),
+    centres={},
+    deviations={},
+    meanings={},
+)
 # How much each kind of site likes its gap in each lane, by row; a draw of Gumbel noise decides.
 LIKES = np.array(
     [
@@ -46,16 +51,20 @@ LIKES = np.array(
 APART = np.abs(np.arange(LANES)[:, None] - np.arange(LANES))
 """Moves between lanes, `[from, to]`."""
 
+PRACTICE = Practice(late=0.0, batched=0.2, batch=4)
+
 TRAINING: Mapping[str, Vertical] = {
     "spare-parts": Vertical(
         about="spare parts: fixed shelves, gaps that seldom move",
         segments=(0.3, 0.2, 0.3, 0.2),
         facts={"usual": 0.75, "loaded": 0.5, "people": 0.05},
+        practice=PRACTICE,
     ),
     "fashion": Vertical(
         about="fashion: shelves on wheels, another layout every other crossing",
         segments=(0.25, 0.15, 0.25, 0.35),
         facts={"usual": 0.55, "loaded": 0.3, "people": 0.1},
+        practice=PRACTICE,
     ),
 }
 
@@ -64,6 +73,7 @@ HELD_OUT: Mapping[str, Vertical] = {
         about="cold stores: zigzag aisles, hardly anybody about",
         segments=(0.2, 0.15, 0.2, 0.45),
         facts={"usual": 0.65, "loaded": 0.7, "people": 0.02},
+        practice=PRACTICE,
     ),
 }
 

@@ -7,8 +7,9 @@ held out: no training, tuning or choice of a peer may touch those.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -28,13 +29,16 @@ from training.tasks.workflows.simulation import (
     SimulatedAccounts,
     refuse_impossible_trial,
 )
+from training.tasks.workflows.verticals import Segments, Vertical
 
 __all__ = [
     "FAMILIES",
     "HELD_OUT_VERTICALS",
     "TRAINING_VERTICALS",
+    "Family",
     "Options",
     "build_accounts",
+    "family_of",
     "family_spec",
     "verticals",
 ]
@@ -42,35 +46,44 @@ __all__ = [
 FILES = Path(__file__).parent / "pending"
 """Where the families' workflow files are."""
 
-_SIMULATORS: Mapping[str, type[SimulatedAccounts]] = {
-    "retention-offer": retention_offer.RetentionOffer,
-    "support-routing": support_routing.SupportRouting,
-    "fraud-step-up": fraud_step_up.FraudStepUp,
-    "onboarding": onboarding.Onboarding,
-    "lead-qualification": lead_qualification.LeadQualification,
-    "gripper-calibration": gripper_calibration.GripperCalibration,
-    "aisle-navigation": aisle_navigation.AisleNavigation,
-}
-_MODULES: Mapping[str, ModuleType] = {
-    "retention-offer": retention_offer,
-    "support-routing": support_routing,
-    "fraud-step-up": fraud_step_up,
-    "onboarding": onboarding,
-    "lead-qualification": lead_qualification,
-    "gripper-calibration": gripper_calibration,
-    "aisle-navigation": aisle_navigation,
+
+@dataclass(frozen=True)
+class Family:
+    """One workflow's simulator, and whom it simulates."""
+
+    simulator: type[SimulatedAccounts]
+    segments: Segments
+    training: Mapping[str, Vertical]
+    held_out: Mapping[str, Vertical]
+
+    def population(self, vertical: str) -> Vertical:
+        """The vertical of that name."""
+        return {**self.training, **self.held_out}[vertical]
+
+
+_BY_NAME: Mapping[str, Family] = {
+    module.WORKFLOW: Family(simulator, module.SEGMENTS, module.TRAINING, module.HELD_OUT)
+    for module, simulator in (
+        (support_routing, support_routing.SupportRouting),
+        (fraud_step_up, fraud_step_up.FraudStepUp),
+        (onboarding, onboarding.Onboarding),
+        (retention_offer, retention_offer.RetentionOffer),
+        (lead_qualification, lead_qualification.LeadQualification),
+        (gripper_calibration, gripper_calibration.GripperCalibration),
+        (aisle_navigation, aisle_navigation.AisleNavigation),
+    )
 }
 
-FAMILIES: tuple[str, ...] = tuple(_SIMULATORS)
+FAMILIES: tuple[str, ...] = tuple(_BY_NAME)
 """Workflow names."""
 
 TRAINING_VERTICALS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(module.TRAINING) for name, module in _MODULES.items()
+    name: tuple(one.training) for name, one in _BY_NAME.items()
 }
 """The verticals that may be trained and tuned on, by workflow."""
 
 HELD_OUT_VERTICALS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(module.HELD_OUT) for name, module in _MODULES.items()
+    name: tuple(one.held_out) for name, one in _BY_NAME.items()
 }
 """The verticals that only evaluations may play, by workflow."""
 
@@ -81,9 +94,20 @@ def verticals(workflow: str) -> tuple[str, ...]:
     return TRAINING_VERTICALS[workflow] + HELD_OUT_VERTICALS[workflow]
 
 
+def family_of(workflow: str) -> Family:
+    """The family of a workflow. Raises ValueError."""
+    _refuse_unknown("workflow", workflow, FAMILIES)
+    return _BY_NAME[workflow]
+
+
 def family_spec(workflow: str) -> WorkflowSpec:
     """The workflow as its file declares it. Raises ValueError."""
     _refuse_unknown("workflow", workflow, FAMILIES)
+    return _load(workflow)
+
+
+@lru_cache
+def _load(workflow: str) -> WorkflowSpec:
     return load_workflow(FILES / f"{workflow}.yaml")
 
 
@@ -107,12 +131,13 @@ def build_accounts(
     """
     _refuse_unknown("vertical", vertical, verticals(workflow))
     refuse_impossible_trial(accounts=accounts, steps=steps, options=options)
-    module = _MODULES[workflow]
+    family = family_of(workflow)
     own = family_spec(workflow)
     if spec is not None:
         _refuse_other(spec, own)
-    population = {**module.TRAINING, **module.HELD_OUT}[vertical]
-    return _SIMULATORS[workflow](spec or own, vertical, population, accounts, steps, rng, options)
+    return family.simulator(
+        spec or own, vertical, family.population(vertical), accounts, steps, rng, options
+    )
 
 
 def _refuse_unknown(field: str, name: str, known: tuple[str, ...]) -> None:

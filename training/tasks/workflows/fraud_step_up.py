@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.tasks.workflows.season import Season
 from training.tasks.workflows.simulation import Served, SimulatedAccounts
-from training.tasks.workflows.verticals import Latents, Segments, Vertical, logistic, pick
+from training.tasks.workflows.verticals import Latents, Practice, Segments, Vertical, logistic, pick
 
 Array = NDArray[Any]
 
@@ -43,15 +43,11 @@ LONGEST_REVIEW = 3
 SEGMENTS = Segments(
     names=("clean_reviewed", "clean_app_natives", "card_testing", "sim_swaps", "friendly_fraud"),
     centres={
-        # Logit of fraud at a usual score.
         "fraud": np.array([-5.6, -5.2, -4.0, -3.6, -3.0]),
-        # Logits that the score adds between 0 and 1: how far it can be trusted.
         "trust": np.array([1.5, 2.0, 6.0, 4.5, 1.5]),
-        # Logits that a new customer, a payment across borders and a card in haste add.
         "tells": np.array(
             [[0.2, 0.2, 0.2], [0.3, 0.2, 0.2], [0.6, 0.8, 2.0], [0.2, 0.5, 0.8], [-0.8, 0.2, 0.2]]
         ),
-        # Logits that SMS, app, papers and review stop a fraud.
         "stops": np.array(
             [
                 [1.0, 1.5, 2.0, 1.5],
@@ -61,7 +57,6 @@ SEGMENTS = Segments(
                 [-2.5, -2.0, -0.5, 2.4],
             ]
         ),
-        # Logits that an honest buyer gives up at each of them.
         "gives_up": np.array(
             [
                 [1.0, 0.8, 1.5, -2.8],
@@ -71,13 +66,22 @@ SEGMENTS = Segments(
                 [0.4, 0.2, 0.8, -2.6],
             ]
         ),
-        # Logits of fraud along the sine and cosine of the week.
         "season": np.array([[0.1, 0.0], [0.1, 0.0], [0.4, 0.3], [0.3, -0.3], [0.0, 0.4]]),
     },
     deviations={
         "fraud": 0.3, "trust": 0.5, "tells": 0.2, "stops": 0.4, "gives_up": 0.4, "season": 0.1
     },
+    meanings={
+        "fraud": "logit of fraud at a usual score",
+        "trust": "logits that the score adds between 0 and 1: how far it can be trusted",
+        "tells": "logits that a new customer, a payment across borders and a card in haste add",
+        "stops": "logits that SMS, app, papers and review stop a fraud",
+        "gives_up": "logits that an honest buyer gives up at each of them",
+        "season": "logits of fraud along the sine and cosine of the week",
+    },
 )  # fmt: skip
+
+PRACTICE = Practice(changing=0.2, forced=0.04)
 
 TRAINING: Mapping[str, Vertical] = {
     "electronics": Vertical(
@@ -85,6 +89,7 @@ TRAINING: Mapping[str, Vertical] = {
         segments=(0.20, 0.20, 0.25, 0.20, 0.15),
         mix={"device": (0.4, 0.5, 0.1), "region": (0.4, 0.4, 0.2)},
         facts={"amount": 350.0, "risk": 0.30, "new": 0.5, "abroad": 0.2},
+        practice=PRACTICE,
     ),
     "fashion": Vertical(
         about="fashion: small baskets on phones, refunds claimed",
@@ -92,6 +97,7 @@ TRAINING: Mapping[str, Vertical] = {
         shift={"gives_up": 0.2},
         mix={"device": (0.7, 0.25, 0.05), "region": (0.5, 0.3, 0.2)},
         facts={"amount": 90.0, "risk": 0.25, "new": 0.4, "abroad": 0.15},
+        practice=PRACTICE,
     ),
     "gaming": Vertical(
         about="games: instant goods, young buyers with apps, bots",
@@ -99,12 +105,14 @@ TRAINING: Mapping[str, Vertical] = {
         shift={"tells": (0.1, 0.0, 0.3)},
         mix={"device": (0.6, 0.3, 0.1), "region": (0.3, 0.3, 0.4)},
         facts={"amount": 70.0, "risk": 0.35, "new": 0.5, "abroad": 0.35},
+        practice=PRACTICE,
     ),
     "marketplace": Vertical(
         about="marketplaces: every kind of seller and buyer",
         segments=(0.22, 0.20, 0.18, 0.20, 0.20),
         mix={"device": (0.5, 0.4, 0.1), "region": (0.35, 0.35, 0.3)},
         facts={"amount": 130.0, "risk": 0.30, "new": 0.35, "abroad": 0.3},
+        practice=PRACTICE,
     ),
 }
 
@@ -116,6 +124,7 @@ HELD_OUT: Mapping[str, Vertical] = {
         spread=1.1,
         mix={"device": (0.45, 0.5, 0.05), "region": (0.3, 0.3, 0.4)},
         facts={"amount": 450.0, "risk": 0.32, "new": 0.55, "abroad": 0.6},
+        practice=PRACTICE,
     ),
     "tickets": Vertical(
         about="event tickets: bots at the start of a sale, goods at once, chargebacks claimed",
@@ -124,6 +133,7 @@ HELD_OUT: Mapping[str, Vertical] = {
         spread=1.1,
         mix={"device": (0.75, 0.15, 0.1), "region": (0.5, 0.4, 0.1)},
         facts={"amount": 220.0, "risk": 0.33, "new": 0.6, "abroad": 0.1},
+        practice=PRACTICE,
     ),
 }
 
@@ -149,7 +159,7 @@ class FraudStepUp(SimulatedAccounts):
         abroad = coins[:, 0] < facts["abroad"]
         return {
             "risk_score": coins[:, 1] ** (1.0 / facts["risk"] - 1.0),
-            "amount": np.minimum(-facts["amount"] * np.log(1.0 - coins[:, 2]), 2000.0),
+            "amount": np.minimum(-facts["amount"] * np.log(1.0 - coins[:, 2]), 1000.0),
             "device": pick(coins[:, 3], mix["device"]),
             "new_customer": coins[:, 4] < facts["new"],
             "cross_border": abroad,

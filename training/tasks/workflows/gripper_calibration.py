@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from training.tasks.workflows.season import Season
 from training.tasks.workflows.simulation import Served, SimulatedAccounts
-from training.tasks.workflows.verticals import Latents, Segments, Vertical, pick
+from training.tasks.workflows.verticals import Latents, Practice, Segments, Vertical, pick
 
 Array = NDArray[Any]
 
@@ -31,16 +31,21 @@ WIDEST, WARMEST = 80.0, 30.0
 SEGMENTS = Segments(
     names=("true", "bent_left", "bent_right", "warms_up"),
     centres={
-        # Millimetres to shift when cold.
         "offset": np.array([0.0, -2.0, 2.0, 1.2]),
-        # Millimetres more at the warmest.
         "warming": np.array([0.4, 0.5, -0.5, -3.2]),
-        # Tolerance in millimetres, and what the widest part adds to it.
         "tolerance": np.array([1.0, 0.9, 0.9, 1.0]),
         "width": np.array([0.3, 0.3, 0.3, 0.3]),
     },
     deviations={"offset": 0.5, "warming": 0.4, "tolerance": 0.1, "width": 0.1},
+    meanings={
+        "offset": "millimetres to shift when cold",
+        "warming": "millimetres more at the warmest",
+        "tolerance": "tolerance in millimetres",
+        "width": "millimetres that the widest part adds to it",
+    },
 )
+
+PRACTICE = Practice(late=0.1, batched=0.2, batch=8, drifting=0.2)
 
 TRAINING: Mapping[str, Vertical] = {
     "parcels": Vertical(
@@ -48,6 +53,7 @@ TRAINING: Mapping[str, Vertical] = {
         segments=(0.20, 0.30, 0.30, 0.20),
         mix={"surface": (0.8, 0.0, 0.2)},
         facts={"width": 50.0},
+        practice=PRACTICE,
     ),
     "groceries": Vertical(
         about="groceries: soft and cold, few parts alike",
@@ -55,6 +61,7 @@ TRAINING: Mapping[str, Vertical] = {
         shift={"tolerance": -0.1},
         mix={"surface": (0.3, 0.1, 0.6)},
         facts={"width": 35.0},
+        practice=PRACTICE,
     ),
 }
 
@@ -65,6 +72,7 @@ HELD_OUT: Mapping[str, Vertical] = {
         shift={"tolerance": -0.1},
         mix={"surface": (0.3, 0.7, 0.0)},
         facts={"width": 20.0},
+        practice=PRACTICE,
     ),
 }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.tasks.workflows.season import Season
 from training.tasks.workflows.simulation import Served, SimulatedAccounts
-from training.tasks.workflows.verticals import Latents, Segments, Vertical, logistic, pick
+from training.tasks.workflows.verticals import Latents, Practice, Segments, Vertical, logistic, pick
 
 Array = NDArray[Any]
 
@@ -36,7 +36,6 @@ LANGUAGE_FIT = np.array([[0.1, 0.1, 0.1, 0.1], [0.2, -0.2, -0.1, 0.0], [-0.4, 0.
 SEGMENTS = Segments(
     names=("enterprise", "self_serve", "event_led", "junk_feed", "slow_burn"),
     centres={
-        # Logits of winning by call, mail, nurture and demo.
         "wins": np.array(
             [
                 [0.9, -1.8, -2.2, -0.4],
@@ -46,7 +45,6 @@ SEGMENTS = Segments(
                 [-1.8, -0.8, 0.8, -1.2],
             ]
         ),
-        # Logits that a source (referral, event, advert, organic) adds.
         "source": np.array(
             [
                 [0.9, 0.3, -0.9, -0.2],
@@ -56,7 +54,6 @@ SEGMENTS = Segments(
                 [0.4, 0.2, -0.3, 0.4],
             ]
         ),
-        # Logits that size adds to call, mail, nurture and demo, from one employee to ten thousand.
         "size": np.array(
             [
                 [1.2, -0.4, -0.2, 1.4],
@@ -66,16 +63,27 @@ SEGMENTS = Segments(
                 [0.3, -0.3, 0.5, 0.4],
             ]
         ),
-        # Logits that seniority and engagement add between their ends.
         "senior": np.array([0.8, -0.4, 0.3, 0.2, 0.4]),
         "engaged": np.array([0.8, 1.6, 0.8, 1.2, 1.0]),
-        # Logits along the sine and cosine of the quarter.
         "season": np.array([[0.4, -0.2], [0.1, 0.0], [0.0, 0.5], [0.0, 0.0], [0.2, 0.2]]),
     },
     deviations={
         "wins": 0.4, "source": 0.3, "size": 0.25, "senior": 0.2, "engaged": 0.3, "season": 0.15
     },
+    meanings={
+        "wins": "logits of winning by call, mail, nurture and demo",
+        "source": "logits that a source (referral, event, advert, organic) adds",
+        "size": (
+            "logits that size adds to call, mail, nurture and demo, from one employee to ten "
+            "thousand"
+        ),
+        "senior": "logits that seniority adds between its ends",
+        "engaged": "logits that engagement adds between its ends",
+        "season": "logits along the sine and cosine of the quarter",
+    },
 )  # fmt: skip
+
+PRACTICE = Practice(batched=0.3, batch=10)
 
 TRAINING: Mapping[str, Vertical] = {
     "software": Vertical(
@@ -87,6 +95,7 @@ TRAINING: Mapping[str, Vertical] = {
             "region": (0.6, 0.4),
         },
         facts={"size": 0.45, "engagement": 0.5},
+        practice=PRACTICE,
     ),
     "machinery": Vertical(
         about="machinery: fairs, demonstrations, long decisions",
@@ -98,6 +107,7 @@ TRAINING: Mapping[str, Vertical] = {
             "region": (0.4, 0.6),
         },
         facts={"size": 0.6, "engagement": 0.35},
+        practice=PRACTICE,
     ),
     "property": Vertical(
         about="property: adverts, portals full of idle interest, referrals that count",
@@ -109,6 +119,7 @@ TRAINING: Mapping[str, Vertical] = {
             "region": (0.8, 0.2),
         },
         facts={"size": 0.15, "engagement": 0.45},
+        practice=PRACTICE,
     ),
     "education": Vertical(
         about="courses: slow choices, read and read again, by mail",
@@ -120,6 +131,7 @@ TRAINING: Mapping[str, Vertical] = {
             "region": (0.5, 0.5),
         },
         facts={"size": 0.25, "engagement": 0.55},
+        practice=PRACTICE,
     ),
 }
 
@@ -135,6 +147,7 @@ HELD_OUT: Mapping[str, Vertical] = {
             "region": (0.7, 0.3),
         },
         facts={"size": 0.55, "engagement": 0.4},
+        practice=PRACTICE,
     ),
     "energy": Vertical(
         about="solar and heating: bought lists, demonstrations at home, seasons",
@@ -147,6 +160,7 @@ HELD_OUT: Mapping[str, Vertical] = {
             "region": (0.9, 0.1),
         },
         facts={"size": 0.1, "engagement": 0.5},
+        practice=PRACTICE,
     ),
 }
 

@@ -44,8 +44,6 @@ PHONE_FIT = np.array([0.2, -0.4, -1.2, 0.3, 0.4, 0.1])
 SEGMENTS = Segments(
     names=("explorers", "data_first", "hand_held", "busy", "team_led"),
     centres={
-        # Logits of moving on from each stage. What moves explorers, the data-minded and the busy
-        # fastest later on also makes most of them leave.
         "moves": np.array(
             [
                 [[0.3, 1.9, -1.6, -1.8, -0.9, -0.8], [0.0, 0.7, -0.6, 2.4, -1.0, -0.4],
@@ -60,7 +58,6 @@ SEGMENTS = Segments(
                  [-0.6, -0.6, -1.0, 0.0, -0.6, 1.8]],
             ]
         ),
-        # Logits of dropping out.
         "drops": np.array(
             [
                 [-2.6, -3.2, -1.8, -0.6, -1.9, -2.2],
@@ -70,14 +67,21 @@ SEGMENTS = Segments(
                 [-2.2, -2.2, -1.6, -2.2, -1.9, -3.2],
             ]
         ),
-        # Share of the role's and the phone's effects that the users feel.
         "particular": np.array([1.0, 1.2, 0.8, 1.0, 0.8]),
-        # Logits of moving on between nobody active yet and all.
         "company": np.array([0.3, 0.3, 0.5, 0.3, 1.2]),
-        # Logits of moving on along the sine and cosine of the year.
         "season": np.array([[0.1, 0.0], [0.0, 0.3], [0.2, 0.1], [0.5, -0.4], [0.1, 0.1]]),
     },
     deviations={"moves": 0.4, "drops": 0.3, "particular": 0.2, "company": 0.2, "season": 0.15},
+    meanings={
+        "moves": (
+            "logits of moving on from each stage. What moves explorers, the data-minded and "
+            "the busy fastest later on also makes most of them leave"
+        ),
+        "drops": "logits of dropping out",
+        "particular": "share of the role's and the phone's effects that the users feel",
+        "company": "logits of moving on between nobody active yet and all",
+        "season": "logits of moving on along the sine and cosine of the year",
+    },
 )  # fmt: skip
 
 TRAINING: Mapping[str, Vertical] = {

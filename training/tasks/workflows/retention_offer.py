@@ -55,9 +55,7 @@ PLANNED = 25
 SEGMENTS = Segments(
     names=("price_led", "service_led", "settled", "away", "deal_hunting"),
     centres={
-        # Logit of staying with nothing offered.
         "base": np.array([-0.6, -0.8, 2.2, -0.9, -0.5]),
-        # Logits that each action adds.
         "pull": np.array(
             [
                 [0.0, -0.3, 0.9, 2.0, 2.8, 0.0],
@@ -67,14 +65,18 @@ SEGMENTS = Segments(
                 [0.0, 0.1, 2.5, 2.6, 2.7, 0.4],
             ]
         ),
-        # Logits that each recent offer takes away.
         "annoyance": np.array([0.15, 0.2, 0.6, 0.3, 0.1]),
-        # Logits between no use and full use.
         "use": np.array([0.8, 0.6, 1.0, 1.6, 0.4]),
-        # Logits along the sine and cosine of the season.
         "season": np.array([[0.2, 0.0], [0.0, 0.2], [0.1, 0.1], [0.7, -0.5], [0.0, 0.3]]),
     },
     deviations={"base": 0.4, "pull": 0.45, "annoyance": 0.1, "use": 0.3, "season": 0.15},
+    meanings={
+        "base": "logit of staying with nothing offered",
+        "pull": "logits that each action adds",
+        "annoyance": "logits that each recent offer takes away",
+        "use": "logits between no use and full use",
+        "season": "logits along the sine and cosine of the season",
+    },
 )
 
 TRAINING: Mapping[str, Vertical] = {
@@ -151,7 +153,7 @@ class RetentionOffer(SimulatedAccounts):
         use = self.population.facts["use"]
         sine, cosine = self._season.at(self.t)
         return {
-            "tenure_months": np.minimum(self._tenure + self.t * 12 / 52, 600.0),
+            "tenure_months": np.minimum(self._tenure + self.t * 12 / 52, 120.0),
             "plan": self._plan,
             "trigger": pick(coins[:, 0], self.population.mix["trigger"]),
             "usage": np.clip(use + 0.8 * (coins[:, 1] - 0.5), 0.0, 1.0),

@@ -122,6 +122,12 @@ class SimulatedAccounts(ABC):
         choice moves the state."""
         return means
 
+    @property
+    def episode(self) -> NDArray[np.int64]:
+        """Which episode of its account the next decision belongs to, `[B]`; a family whose journeys
+        take several decisions says otherwise."""
+        return np.full(self.num_envs, self.t, np.int64)
+
     # The trial
 
     def reset(self) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from training.tasks.workflows.journeys import MOST_OPEN, Journeys
 from training.tasks.workflows.season import Season
 from training.tasks.workflows.simulation import Served, SimulatedAccounts
-from training.tasks.workflows.verticals import Latents, Segments, Vertical, logistic, pick
+from training.tasks.workflows.verticals import Latents, Practice, Segments, Vertical, logistic, pick
 
 Array = NDArray[Any]
 
@@ -64,7 +64,6 @@ GROWTH = 0.15
 SEGMENTS = Segments(
     names=("how_to_askers", "integrators", "regulated", "phone_first", "relationship"),
     centres={
-        # Logits of a good end in each queue.
         "fit": np.array(
             [
                 [1.7, 0.9, -0.6, -1.6, -0.4, -0.6],
@@ -74,17 +73,24 @@ SEGMENTS = Segments(
                 [-1.4, -0.8, 0.0, -0.6, 0.3, 2.0],
             ]
         ),
-        # Logits of speed that a queue all busy costs.
         "impatience": np.array([1.6, 2.2, 1.2, 2.6, 1.4]),
-        # Logits that a tier adds or takes between a trifle and an outage.
         "depth": np.array([0.5, 0.9, 0.7, 0.4, 0.4]),
-        # Share of the topic's, channel's and language's effects that the client feels.
         "particular": np.array([1.0, 1.2, 0.8, 1.0, 0.7]),
-        # Logits along the sine and cosine of the week.
         "season": np.array([[0.2, 0.0], [0.0, 0.2], [0.2, 0.2], [0.3, -0.2], [0.0, 0.0]]),
     },
     deviations={"fit": 0.45, "impatience": 0.4, "depth": 0.25, "particular": 0.2, "season": 0.15},
+    meanings={
+        "fit": "logits of a good end in each queue",
+        "impatience": "logits of speed that a queue all busy costs",
+        "depth": "logits that a tier adds or takes between a trifle and an outage",
+        "particular": (
+            "share of the topic's, channel's and language's effects that the client feels"
+        ),
+        "season": "logits along the sine and cosine of the week",
+    },
 )
+
+PRACTICE = Practice(late=0.35, longest_delay=8)
 
 TRAINING: Mapping[str, Vertical] = {
     "software": Vertical(
@@ -97,6 +103,7 @@ TRAINING: Mapping[str, Vertical] = {
             "contract": (0.2, 0.5, 0.3),
         },
         facts={"load": 0.4, "severity": 0.35},
+        practice=PRACTICE,
     ),
     "shops": Vertical(
         about="online shops: orders and bills, small merchants who ring up",
@@ -109,6 +116,7 @@ TRAINING: Mapping[str, Vertical] = {
             "contract": (0.35, 0.5, 0.15),
         },
         facts={"load": 0.5, "severity": 0.3},
+        practice=PRACTICE,
     ),
     "telecom": Vertical(
         about="network operators: faults, outages, busy queues",
@@ -121,6 +129,7 @@ TRAINING: Mapping[str, Vertical] = {
             "contract": (0.3, 0.5, 0.2),
         },
         facts={"load": 0.6, "severity": 0.5},
+        practice=PRACTICE,
     ),
     "banking": Vertical(
         about="banks: compliance, account managers, formal mail",
@@ -133,6 +142,7 @@ TRAINING: Mapping[str, Vertical] = {
             "contract": (0.1, 0.4, 0.5),
         },
         facts={"load": 0.35, "severity": 0.4},
+        practice=PRACTICE,
     ),
 }
 
@@ -149,6 +159,7 @@ HELD_OUT: Mapping[str, Vertical] = {
             "contract": (0.15, 0.5, 0.35),
         },
         facts={"load": 0.5, "severity": 0.55},
+        practice=PRACTICE,
     ),
     "travel": Vertical(
         about="travel: many languages, strong seasons, changes by chat",
@@ -162,6 +173,7 @@ HELD_OUT: Mapping[str, Vertical] = {
             "contract": (0.3, 0.5, 0.2),
         },
         facts={"load": 0.55, "severity": 0.4},
+        practice=PRACTICE,
     ),
 }
 

@@ -67,6 +67,8 @@ class Segments:
     """Mean of each latent parameter in each segment, `[S, ...]`."""
     deviations: Mapping[str, float]
     """Standard deviation of each latent parameter between accounts of one segment."""
+    meanings: Mapping[str, str]
+    """What each latent parameter is."""
 
     def draw(self, vertical: Vertical, rng: np.random.Generator, count: int) -> Latents:
         """The latent parameters of so many accounts, and their `segment` `[B]`."""
