@@ -26,10 +26,6 @@ from training.workflow_scores import Score, pooled, score, to_json
 
 Array = NDArray[Any]
 
-GROUPS = 20
-"""For those who pool accounts, these arrive one after another at first, and then in groups that
-double until they hold one account in so many."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -143,17 +139,18 @@ def players(peers: Sequence[str]) -> tuple[str, ...]:
 
 
 def arrivals(name: str, accounts: int) -> list[slice]:
-    """The rows that a player meets, one group after another; a player without groups meets its
-    only one at once."""
+    """The rows that a player meets, one group after another; most players meet all at once.
+
+    Who pools accounts meets one, then another, and then groups that double: everybody arrives when
+    at least as many have come and gone, and each trial of a group is played side by side.
+    """
     if PEERS[name].slow:
         return [slice(0, min(accounts, SLOW_ACCOUNTS))]
     if PEERS[name].kind != "pooled":
         return [slice(0, accounts)]
-    most = max(1, accounts // GROUPS)
     groups = [slice(0, 1)]
-    while groups[-1].stop < accounts:
-        start = groups[-1].stop
-        groups.append(slice(start, min(start + min(start, most), accounts)))
+    while (come := groups[-1].stop) < accounts:
+        groups.append(slice(come, min(2 * come, accounts)))
     return groups
 
 

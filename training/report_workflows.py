@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.evaluate_workflows import GROUPS, Row, Settings, as_json, by_workflow, pool
+from training.evaluate_workflows import Row, Settings, as_json, by_workflow, pool
 from training.peers.roster import PEERS, SLOW_ACCOUNTS, tuned
 from training.workflow_scores import BEFORE_CHANGE, SMOOTHED_OVER, Estimate, Score, smoothed
 
@@ -76,8 +76,8 @@ def _preamble(policy: str, settings: Settings, split: str, command: str) -> list
         f"{BEFORE_CHANGE} decisions before it is regained. Regret: what the oracle earned more, "
         "all decisions together.",
         f"VowpalWabbit and river play the first {SLOW_ACCOUNTS} accounts and are compared on "
-        "those. Those who pool accounts meet them one after another at first, then in groups of "
-        f"at most one in {GROUPS}.",
+        "those. Those who pool accounts meet them one after another at first, then in groups that "
+        "double, so that as many have always come and gone.",
     ]
     return [
         f"# {policy} on workflows, {split} verticals",
@@ -105,7 +105,7 @@ def _section(row: Row, policy: str) -> list[str]:
     lines = [
         f"### {row.vertical or 'pooled'}, {row.policy.accounts:,} accounts",
         "",
-        f"| player | given | {heads} | all | regret | adapted |{changed} CPU seconds |",
+        f"| player | given | {heads} | all | regret | adapted |{changed} decisions / CPU s |",
         "|---" * (2 + 2 * len(batches) + 4 + bool(changed)) + "|",
         _line(f"**{policy}**", "", row.policy, changed, own=True),
     ]
@@ -121,7 +121,8 @@ def _line(name: str, kind: str, score: Score, changed: str, own: bool = False) -
         cells += [_value(earned), "" if own else f"{gap.mean:+.3f} ± {gap.se:.3f}"]
     cells += [_value(score.overall), f"{score.regret.mean:.1f}", _interactions(score.adaptation)]
     cells += [_interactions(score.recovery)] if changed else []
-    return "| " + " | ".join([*cells, f"{score.seconds:.1f}"]) + " |"
+    rate = score.decisions_per_cpu_second
+    return "| " + " | ".join([*cells, "" if rate is None else f"{rate:,.0f}"]) + " |"
 
 
 def _changed(row: Row) -> bool:

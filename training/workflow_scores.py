@@ -68,6 +68,11 @@ class Score:
     seconds: float
     """Processor time of the player alone."""
 
+    @property
+    def decisions_per_cpu_second(self) -> float | None:
+        """Decisions, each with what was learned between it and the next."""
+        return self.accounts * self.curve.size / self.seconds if self.seconds else None
+
 
 def score(
     expected: Array,
@@ -173,6 +178,7 @@ def _numbers(score: Score) -> dict[str, Any]:
         "adaptation_interactions": score.adaptation,
         "recovery_interactions": score.recovery,
         "accounts": score.accounts,
+        "decisions_per_cpu_second": score.decisions_per_cpu_second,
     }
 
 

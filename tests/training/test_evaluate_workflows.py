@@ -95,7 +95,7 @@ def test_those_who_pool_meet_everybody_once_first_one_by_one(accounts: int) -> N
     met = [account for group in groups for account in range(accounts)[group]]
     assert met == list(range(accounts))
     assert groups[0] == slice(0, 1)
-    assert max(group.stop - group.start for group in groups) <= max(1, accounts // 20)
+    assert all(group.stop - group.start <= max(1, group.start) for group in groups)
 
 
 def test_every_decision_is_counted() -> None:
