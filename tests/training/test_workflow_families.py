@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contract.encode import check_context, context_size, encode_contexts
 from guardrails.fallback import Fallback
 from guardrails.limits import Limits
+from tests.house.tree import ROOT
 from training.tasks.workflows import Accounts, Outcome, Situation, encode_columns, raw_context
 from training.tasks.workflows.families import (
     FAMILIES,
@@ -19,6 +20,7 @@ from training.tasks.workflows.families import (
     TRAINING_VERTICALS,
     Options,
     build_accounts,
+    family_of,
     family_spec,
     verticals,
 )
@@ -264,6 +266,22 @@ def test_verticals_are_split_and_differ(workflow: str) -> None:
     for i, one in enumerate(met):
         for other in met[:i]:
             assert np.abs(one - other).max() > 0.02
+
+
+def test_the_split_is_the_one_that_is_written_down() -> None:
+    written = (ROOT / "docs" / "workflow-families.md").read_text()
+    for workflow in FAMILIES:
+        start = written.index(f"\n## {workflow}\n")
+        part = written[start : written.find("\n## ", start + 1)]
+        rows = [line.split(" | ")[:2] for line in part.splitlines() if line.startswith("| ")]
+        split = {
+            name.removeprefix("| "): how for name, how in rows if how in ("training", "held-out")
+        }
+        assert split == dict.fromkeys(TRAINING_VERTICALS[workflow], "training") | dict.fromkeys(
+            HELD_OUT_VERTICALS[workflow], "held-out"
+        )
+        for latent in family_of(workflow).segments.centres:
+            assert f"`{latent}`" in part
 
 
 WRONG = [

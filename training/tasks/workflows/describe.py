@@ -122,23 +122,27 @@ def section(workflow: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield " ".join(doc.removesuffix("Numpy only.\n").split())
     yield ""
     usual = next(iter(family.training.values())).practice
+    heard = {f"up to {usual.longest_delay} decisions late": usual.late}
+    heard |= {f"in batches of {usual.batch}": usual.batched}
+    late = ", ".join(f"{share:.0%} hear {how}" for how, share in heard.items() if share)
     yield (
         f"{len(spec.actions)} actions ({', '.join(spec.action_ids)}); {context_size(spec)} slots "
         f"of context; rewards in [{spec.reward.min:g}, {spec.reward.max:g}]. Of decisions, "
         f"{usual.forced:.0%} are forced and {usual.subset:.0%} ask for a subset; of accounts, "
-        f"{usual.changing:.0%} change, {usual.drifting:.0%} drift, {usual.late:.0%} hear up to "
-        f"{usual.longest_delay} decisions late, {usual.batched:.0%} in batches of {usual.batch}."
+        f"{usual.changing:.0%} change, {usual.drifting:.0%} drift, {late}."
     )
     yield ""
-    yield "| vertical | split | who is met | segments | shifted, spread |"
-    yield "|---|---|---|---|---|"
+    yield "| vertical | split | who is met | segments | shifted, spread | mix, means |"
+    yield "|---|---|---|---|---|---|"
     for row in rows:
         population = family.population(row["vertical"])
         shift = ", ".join(f"{name} {_shown(by)}" for name, by in population.shift.items())
-        shares = " / ".join(f"{share:g}" for share in population.segments)
+        met = {**population.mix, **population.facts}
         yield (
-            f"| {row['vertical']} | {row['split']} | {population.about} | {shares} | "
-            f"{'; '.join(filter(None, (shift, f'× {population.spread:g}')))} |"
+            f"| {row['vertical']} | {row['split']} | {population.about} | "
+            f"{_shares(population.segments)} | "
+            f"{'; '.join(filter(None, (shift, f'× {population.spread:g}')))} | "
+            f"{'; '.join(f'{name} {_shares(of)}' for name, of in met.items())} |"
         )
     yield ""
     segments = family.segments
@@ -168,6 +172,10 @@ def _at_random(accounts: SimulatedAccounts, now: Situation) -> Array:
 
 def _always(action: int) -> Chooses:
     return lambda accounts, now: np.where(now.mask[:, action], action, accounts.fallback())
+
+
+def _shares(values: Any) -> str:
+    return " / ".join(f"{value:g}" for value in np.atleast_1d(values))
 
 
 def _shown(values: Any) -> str:
