@@ -64,10 +64,10 @@ class Family:
 _BY_NAME: Mapping[str, Family] = {
     module.WORKFLOW: Family(simulator, module.SEGMENTS, module.TRAINING, module.HELD_OUT)
     for module, simulator in (
+        (retention_offer, retention_offer.RetentionOffer),
         (support_routing, support_routing.SupportRouting),
         (fraud_step_up, fraud_step_up.FraudStepUp),
         (onboarding, onboarding.Onboarding),
-        (retention_offer, retention_offer.RetentionOffer),
         (lead_qualification, lead_qualification.LeadQualification),
         (gripper_calibration, gripper_calibration.GripperCalibration),
         (aisle_navigation, aisle_navigation.AisleNavigation),
