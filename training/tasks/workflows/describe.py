@@ -119,7 +119,7 @@ def section(workflow: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"## {workflow}"
     yield ""
     doc = sys.modules[family.simulator.__module__].__doc__ or ""
-    yield " ".join(doc.removesuffix("Numpy only.\n").split())
+    yield " ".join(doc.replace("Numpy only.", "").split())
     yield ""
     usual = next(iter(family.training.values())).practice
     heard = {f"up to {usual.longest_delay} decisions late": usual.late}
