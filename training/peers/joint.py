@@ -16,7 +16,7 @@ from training.peers.prior import JointPrior
 
 Array = NDArray[Any]
 
-_ACCOUNTS_AT_ONCE = 64
+_ACCOUNTS_AT_ONCE = 32
 """Covariances a step works on: they then stay in the processor's cache."""
 
 
