@@ -51,7 +51,7 @@ def tune(
     verticals, which count the same, and choose the best one there.
 
     One parameter after another takes the value of its grid that earns most, the others held, twice
-    over. The same accounts for every value.
+    over. The same accounts for every value; at the end every peer plays the same ones.
     """
     for name in workflow or ():
         if name not in FAMILIES:
@@ -69,12 +69,12 @@ def tune(
     for name in workflow or FAMILIES:
         began = time.process_time()
         found = tune_workflow(name, accounts, slow_accounts, seed, on_peer=_said)
-        took = {"cpu_seconds": round(time.process_time() - began)}
-        stored["workflows"][name] = origin | took | found
+        stored["workflows"][name] = origin | found
         partial_file = out.with_name(f".{out.name}.{os.getpid()}.partial")
         partial_file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         partial_file.replace(out)
-        notes.print(f"{name}: best is {found['best_peer']}; {took['cpu_seconds']} CPU seconds")
+        took = time.process_time() - began
+        notes.print(f"{name}: best is {found['best_peer']}; {took:.0f} CPU seconds")
 
 
 def tune_workflow(
@@ -96,17 +96,15 @@ def tune_workflow(
         if PEERS[name].kind == "oracle":
             continue
         count = slow_accounts if PEERS[name].slow else accounts
-        score = partial(
-            mean_reward, workflow, name, accounts=count, seed=seed, prior=prior, fixed=fixed
-        )
+        score = partial(mean_reward, workflow, name, seed=seed, prior=prior, fixed=fixed)
         base = PEERS[name].base
         start = defaults(name) | (peers[base]["parameters"] if base in peers else {})
-        parameters, reward, tried = search(PEERS[name].grid, start, score)
+        parameters, _, tried = search(PEERS[name].grid, start, partial(score, accounts=count))
         peers[name] = {
             "parameters": parameters,
-            "reward": round(reward, 5),
-            "accounts": count * len(verticals),
-            "tried": tried,
+            "reward": round(score(parameters, accounts=accounts), 5),
+            "settings_tried": tried,
+            "accounts_tuned_on": count * len(verticals),
         }
         on_peer(name, peers[name])
 
@@ -121,6 +119,7 @@ def tune_workflow(
     return {
         "verticals": list(verticals),
         "decisions": DECISIONS,
+        "accounts": accounts * len(verticals),
         "best_fixed": family_spec(workflow).action_ids[fixed],
         "best_peer": best("scratch", "fitted", "fixed"),
         "best_scratch": best("scratch"),
