@@ -14,6 +14,7 @@ import training.evaluate_cli
 import training.mdps_cli
 import training.probe_cli
 import training.simulate_cli
+import training.universal_cli
 
 main = typer.Typer(
     help="Decisions that adapt to each account within a handful of interactions.",
@@ -32,6 +33,7 @@ main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
+training.cli.train_app.command("universal")(training.universal_cli.universal)
 main.command("ablations")(training.ablations_cli.ablations)
 main.command("probe")(training.probe_cli.probe_command)
 main.command("export")(training.cli.export)

@@ -60,6 +60,7 @@ def save(
         "critic_optimiser": learner.critic_optimiser.state_dict(),
         "value_optimiser": learner.value_optimiser.state_dict(),
         "lesson_optimiser": learner.lesson_optimiser.state_dict(),
+        "belief_optimiser": learner.belief_optimiser.state_dict(),
         "rng": generators[0],
         "other_rngs": generators[1:],
     }
@@ -89,6 +90,8 @@ def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters, Curricul
         learner.value_optimiser.load_state_dict(state["value_optimiser"])
         if "lesson_optimiser" in state:
             learner.lesson_optimiser.load_state_dict(state["lesson_optimiser"])
+        if "belief_optimiser" in state:
+            learner.belief_optimiser.load_state_dict(state["belief_optimiser"])
         generators = [state["rng"], *state.get("other_rngs", [])]
         learner.rng = _rng_of(generators[distributed.number() % len(generators)])
         learner.iteration, learner.steps = state["iteration"], state["steps"]

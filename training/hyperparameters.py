@@ -26,6 +26,10 @@ class Hyperparameters:
     """Steps of Adam a pass, each on its share of the trials."""
     revise: bool = False
     """Whether a lesson at the last rate follows every iteration of TRPO."""
+    fitting: int = 0
+    """Iterations in which a network's beliefs are fitted by likelihood, before anything else."""
+    fitting_rate: float = 0.05
+    """Adam's rate in the first of them; it falls to a twentieth by the last."""
     expected_rewards: bool = True
     """Returns add up the action's mean minus the best's, in place of the sampled reward: a
     simulator's variance reduction that leaves the gradient unbiased. The policy sees samples."""
@@ -56,15 +60,16 @@ class Hyperparameters:
         for name in ("discount", "gae_lambda", "fisher_trials", "fisher_times", "lesson_times"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: expected a share in (0, 1], got {getattr(self, name)}")
-        for name in ("radius", "critic_rate", "lesson_rate"):
+        for name in ("radius", "critic_rate", "lesson_rate", "fitting_rate"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        for name in ("critic_rate", "lesson_rate"):
+        for name in ("critic_rate", "lesson_rate", "fitting_rate"):
             if getattr(self, name) > _HIGHEST_RATE:
                 raise ValueError(
                     f"{name}: expected at most {_HIGHEST_RATE:g}, got {getattr(self, name)}"
                 )
-        if self.lessons < 0:
-            raise ValueError(f"lessons: expected 0 or more, got {self.lessons}")
+        for name in ("lessons", "fitting"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if not self.damping >= 0.0:
             raise ValueError(f"damping: expected at least 0, got {self.damping}")

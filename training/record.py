@@ -27,12 +27,19 @@ class Record:
     action_features: Tensor
     """`[B, K, F]`: constant within a trial."""
     action_mask: Tensor
-    """bool `[B, K]`: constant within a trial."""
+    """bool `[B, K]`: constant within a trial; `[T, B, K]` where it is not."""
     known: Tensor | None = None
     """int64 `[T]`: how many interactions had been learned before decision t, at most t. None: all
     of them, always."""
     told: Tensor | None = None
     """What only a simulator knows and an informed critic may see, never a policy, `[T, B, P]`."""
+    reading: Tensor | None = None
+    """What a network's beliefs, which stand still, say of each action before every decision,
+    `[T, B, K, R]`."""
+    account: Tensor | None = None
+    """What they say of the account, `[T, B, A]`."""
+    seen: Tensor | None = None
+    """What they made of each interaction, `[T, B, S]`."""
 
     @property
     def steps(self) -> int:
@@ -53,9 +60,12 @@ class Record:
             self.horizon_left[:, trials],
             self.context[:, trials],
             self.action_features[trials],
-            self.action_mask[trials],
+            self.action_mask[..., trials, :],
             self.known,
-            None if self.told is None else self.told[:, trials],
+            *(
+                None if one is None else one[:, trials]
+                for one in (self.told, self.reading, self.account, self.seen)
+            ),
         )
 
     def learned(self, times: Tensor | None = None) -> Tensor | None:

@@ -7,17 +7,36 @@ been fed back by then.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from contract.draw import sample
 from contract.encode import encode_reward, horizon_left
 from training.policies.network import Network
 from training.record import Record
-from training.tasks.task import Informed, Task
+from training.tasks.task import TOLD, Informed, Situated, Task
+
+
+@runtime_checkable
+class Believing(Protocol):
+    """A network whose beliefs stand still while TRPO trains the rest."""
+
+    def recorded(self, record: Record) -> Record:
+        """The record with what the beliefs say of it."""
+        ...
+
+    def surprise(self, record: Record) -> Tensor:
+        """Mean negative log-likelihood of its rewards, by which the beliefs are fitted."""
+        ...
+
+    def belief_parameters(self) -> list[nn.Parameter]:
+        """What is fitted."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,19 +69,32 @@ class Played:
 
 
 @torch.no_grad()
-def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = False) -> Played:
-    """New trials on `task`, from the blank memory to the last step."""
+def play(
+    network: Network,
+    task: Task,
+    rng: np.random.Generator,
+    greedy: bool = False,
+    random: bool = False,
+) -> Played:
+    """New trials on `task`, from the blank memory to the last step.
+
+    The network draws from its probabilities, or takes the most probable action, or any allowed one
+    at random.
+    """
     B, K, T = task.num_envs, task.actions, task.steps
     context, _ = task.reset()
     shared, rows = network.blank(B, K)
-    mask, features = torch.ones(B, K, dtype=torch.bool), torch.zeros(B, K, 0)
+    situated = task if isinstance(task, Situated) else None
+    mask, features = torch.ones(B, K, dtype=torch.bool), _features(network, task)
     known = task.known
-    horizon = torch.as_tensor(horizon_left(known, T))[:, None].expand(T, B, 2)
+    left = situated.told_horizon if situated else horizon_left(known, T)
+    horizon = torch.as_tensor(left)[:, None].expand(T, B, 2)
+    masks: list[Tensor] = []
     contexts: list[Tensor] = []
     actions: list[Tensor] = []
     shown: list[Tensor] = []
     ends: list[Tensor] = []
-    rewards, expected, best, random = [], [], [], []
+    rewards, expected, best, by_chance = [], [], [], []
     informed = task if isinstance(task, Informed) else None
     told: list[Tensor] = []
     lost = []
@@ -79,18 +111,27 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
                 features,
             )
             learned += 1
-        contexts.append(torch.as_tensor(context))
+        contexts.append(_padded(context, network.sizes.context))
+        if situated:
+            mask = torch.as_tensor(situated.mask)
+            masks.append(mask)
         probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
+        if random:
+            probabilities = mask / mask.sum(1, keepdim=True)
         if greedy:
             action = probabilities.cpu().numpy().argmax(1)
         else:
             action = sample(probabilities.cpu().numpy(), rng.random(B))
-        if informed:
+        if situated:
+            told.append(_told(probabilities.cpu().numpy(), situated))
+            lost.append(situated.means.max(1, where=situated.mask, initial=-np.inf))
+            lost[-1] = lost[-1] - situated.means[np.arange(B), action]
+        elif informed:
             told.append(torch.as_tensor(informed.told()))
             lost.append(informed.lost(action))
         expected.append(task.expected(action))
         floor, ceiling = task.bounds()
-        random.append(floor)
+        by_chance.append(floor)
         best.append(ceiling)
         context, reward, terminated, truncated, _ = task.step(action)
         actions.append(torch.as_tensor(action))
@@ -104,16 +145,49 @@ def play(network: Network, task: Task, rng: np.random.Generator, greedy: bool = 
         horizon_left=horizon,
         context=torch.stack(contexts),
         action_features=features,
-        action_mask=mask,
+        action_mask=torch.stack(masks) if masks else mask,
         known=None if np.array_equal(known, np.arange(T)) else torch.as_tensor(known),
-        told=torch.stack(told) if informed else None,
+        told=torch.stack(told) if told else None,
     )
+    if isinstance(network, Believing):
+        record = network.recorded(record)
     return Played(
         record,
         np.stack(rewards),
         np.stack(expected),
         np.stack(best),
-        np.stack(random),
+        np.stack(by_chance),
         task.reward_range,
-        np.stack(lost) if informed else None,
+        np.stack(lost) if lost else None,
     )
+
+
+def _features(network: Network, task: Task) -> Tensor:
+    """The actions' features `[B, K, F]`, zeros to the right where the network takes more."""
+    F = getattr(network.sizes, "action_features", 0)
+    features = np.zeros((task.actions, F), np.float32)
+    if isinstance(task, Situated):
+        features[:, : task.action_features.shape[1]] = task.action_features
+    return torch.as_tensor(features).expand(task.num_envs, -1, -1)
+
+
+def _padded(context: NDArray[np.float32], size: int) -> Tensor:
+    """A context `[B, C]` with zeros to the right where the network takes more."""
+    found = torch.as_tensor(context)
+    return functional.pad(found, (0, size - found.shape[1])) if found.shape[1] < size else found
+
+
+def _told(probabilities: NDArray[np.float32], task: Situated) -> Tensor:
+    """What a critic is told of the decision to come, `[B, TOLD]`: nothing of the choice itself."""
+    cost = task.means.max(1, where=task.mask, initial=-np.inf)[:, None] - task.means
+    cost = np.where(task.mask, cost, 0.0)
+    likeliest = probabilities.argmax(1)
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
+    told = [
+        (probabilities * cost).sum(1),
+        cost[np.arange(len(cost)), likeliest],
+        cost.sum(1) / task.mask.sum(1),
+        entropy,
+    ]
+    assert len(told) == TOLD
+    return torch.as_tensor(np.stack(told, 1).astype(np.float32))

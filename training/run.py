@@ -25,6 +25,7 @@ from training import checkpoints, distributed
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.imitation import lesson, revise
+from training.likelihood import fit
 from training.policies.network import Network
 from training.rollout import play
 from training.teachers import build_teacher
@@ -95,7 +96,8 @@ def run(
     stop: Stop,
     on_iteration: Callable[[dict[str, float]], None],
 ) -> bool:
-    """Lessons first, if there is a teacher, then TRPO, until the schedule is done or `stop` is set.
+    """Beliefs are fitted first, where a network has some, then lessons, if there is a teacher, then
+    TRPO, until the schedule is done or `stop` is set.
 
     The last checkpoint is at `path`, written by the first of several processes alone.
 
@@ -109,7 +111,9 @@ def run(
         bool(stop.by) or (first and schedule.done(learner, record["seconds"]))
     ):
         started = time.monotonic()
-        if teacher is not None and learner.iteration < hyperparameters.lessons:
+        if learner.iteration < hyperparameters.fitting:
+            entry = fit(learner, hyperparameters, curriculum)
+        elif teacher is not None and learner.iteration < hyperparameters.lessons:
             entry = lesson(learner, hyperparameters, curriculum, teacher)
         else:
             entry = iterate(learner, hyperparameters, curriculum)

@@ -69,6 +69,10 @@ LessonTimes = Annotated[
 LessonPasses = Annotated[int, typer.Option(help="Passes over the trials of a lesson.")]
 LessonParts = Annotated[int, typer.Option(help="Parts of a lesson's trials, a step of Adam each.")]
 Revise = Annotated[bool, typer.Option(help="A lesson after every iteration of TRPO as well.")]
+Fitting = Annotated[
+    int, typer.Option(help="Iterations in which beliefs are fitted by likelihood, before all else.")
+]
+FittingRate = Annotated[float, typer.Option(help="Adam's rate in the first of them.")]
 Discount = Annotated[float, typer.Option(help="Per interaction.")]
 GaeLambda = Annotated[float, typer.Option(help="GAE's λ.")]
 Radius = Annotated[float, typer.Option(help="Largest mean KL divergence of a step.")]
@@ -153,8 +157,9 @@ def train(
 
 
 def _hyperparameters(ctx: typer.Context) -> Hyperparameters:
-    """Those typed, each under its own name, which every training command has an option for."""
-    return Hyperparameters(**{one.name: ctx.params[one.name] for one in fields(Hyperparameters)})
+    """Those typed, each under its own name; what a command has no option for is as it is."""
+    known = (one.name for one in fields(Hyperparameters))
+    return Hyperparameters(**{name: ctx.params[name] for name in known if name in ctx.params})
 
 
 def _new(

@@ -37,15 +37,28 @@ class Learner:
     critic_optimiser: torch.optim.Adam
     value_optimiser: torch.optim.Adam
     lesson_optimiser: torch.optim.Adam
+    belief_optimiser: torch.optim.Adam
     iteration: int = 0
     steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 def acting_parameters(policy: Network) -> list[nn.Parameter]:
-    """A policy's parameters but for its value head."""
+    """A policy's parameters but for its value head and what stands still."""
+    return list(named_acting_parameters(policy).values())
+
+
+def belief_parameters(policy: Network) -> list[nn.Parameter]:
+    """What of a policy is fitted by likelihood and stands still under TRPO; often nothing."""
+    fitted: list[nn.Parameter] = getattr(policy, "belief_parameters", list)()
+    return fitted
+
+
+def named_acting_parameters(policy: Network) -> dict[str, nn.Parameter]:
+    """The same by name."""
     value_head = {id(parameter) for parameter in policy.value_parameters()}
-    return [parameter for parameter in policy.parameters() if id(parameter) not in value_head]
+    resting = value_head | {id(parameter) for parameter in belief_parameters(policy)}
+    return {n: p for n, p in policy.named_parameters() if id(p) not in resting}
 
 
 def new_learner(
@@ -60,6 +73,9 @@ def new_learner(
         critic_optimiser=torch.optim.Adam(critic.parameters(), lr=rate),
         value_optimiser=torch.optim.Adam(policy.value_parameters(), lr=rate),
         lesson_optimiser=torch.optim.Adam(acting_parameters(policy), hyperparameters.lesson_rate),
+        belief_optimiser=torch.optim.Adam(
+            belief_parameters(policy) or [torch.zeros(1)], hyperparameters.fitting_rate
+        ),
     )
 
 
@@ -165,8 +181,7 @@ def improve_policy(
     iteration: int,
 ) -> dict[str, float]:
     """The natural step on the surrogate E[π/π_old · A] under a bound on E[KL(π_old, π)]."""
-    value_head = {id(parameter) for parameter in policy.value_parameters()}
-    named = {n: p for n, p in policy.named_parameters() if id(p) not in value_head}
+    named = named_acting_parameters(policy)
     parameters = list(named.values())
     count = sum(len(batch) for batch in batches)
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from training.policies.actionwise import Actionwise, ActionwiseSizes
+from training.policies.contextual import Contextual, ContextualSizes
 from training.policies.gru import Gru, GruSizes
 from training.policies.informed import InformedCritic, InformedSizes
 from training.policies.planning import Planning, PlanningSizes
 
-Network = Actionwise | Gru | Planning
+Network = Actionwise | Contextual | Gru | Planning
 Critic = Network | InformedCritic
 
 
@@ -28,12 +29,15 @@ def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
         match name:
             case "actionwise":
                 return Actionwise(ActionwiseSizes(**sizes))
+            case "contextual":
+                return Contextual(ContextualSizes(**sizes))
             case "gru":
                 return Gru(GruSizes(**sizes))
             case "planning":
                 return Planning(PlanningSizes(**sizes))
             case _:
-                raise ValueError(f"network: expected actionwise, gru or planning, got {name}")
+                names = "actionwise, contextual, gru or planning"
+                raise ValueError(f"network: expected {names}, got {name}")
 
 
 def build_critic(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Critic:

@@ -81,3 +81,34 @@ class Informed(Task, Protocol):
     def told(self) -> Float32:
         """What a critic is told before the next choice, `[B, P]`."""
         ...
+
+
+TOLD = 4
+"""Numbers that a critic is told of a decision in a task whose means are known."""
+
+
+@runtime_checkable
+class Situated(Task, Protocol):
+    """A task whose decisions have a mask, features of the actions, and means that are known."""
+
+    @property
+    def action_features(self) -> Float32:
+        """Of each action, for all trials alike, `[K, F]`."""
+        ...
+
+    @property
+    def told_horizon(self) -> Float32:
+        """What a policy is told of the trial that is left, `[T, 2]`: as a service tells it, which
+        does not know when an account ends."""
+        ...
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """What the decision to come may use, `[B, K]`; one action alone is forced."""
+        ...
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """What each action would earn, `[B, K]`; where a choice moves the state, with what it does
+        to the rest."""
+        ...

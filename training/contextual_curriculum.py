@@ -1,0 +1,136 @@
+"""The very broad family that the universal policy is trained on, and what it is watched on.
+
+Numpy only. Contextual accounts of every layout, choices with habits, bandits without a context and
+small MDPs, at any length, with feedback at once, late or in batches. No workflow is among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from training.check import Look
+from training.curriculum import log_uniform
+from training.tasks.bandits import BernoulliBandits
+from training.tasks.contextual import SLOTS, ContextualTrials, draw_layout
+from training.tasks.drift import Drift
+from training.tasks.funnel import FunnelTrials
+from training.tasks.situated import SituatedBandits
+from training.tasks.task import Situated, Task
+
+_LONGEST_WAIT = 20
+_ACTIONS_IN_FULL = 8
+"""More actions than these are played by fewer accounts: what an iteration costs stays the same."""
+_FLOORS = (0.0, 0.05, 0.1)
+_LOOK_SEED = 20_261_122
+
+
+@dataclass(frozen=True)
+class ContextualCurriculum:
+    """Contextual decisions of any layout, and what has no context beside them."""
+
+    name: ClassVar[str] = "contexts"
+
+    horizons: int = 2
+    """Numbers of decisions drawn for an iteration."""
+    groups: int = 2
+    """Families for each."""
+    steps_per_group: int = 8_000
+    """Interactions a family plays, fewer where there are many actions: accounts = steps /
+    decisions."""
+    actions: tuple[int, int] = (2, 50)
+    """Actions are drawn log-uniformly from this range."""
+    decisions: tuple[int, int] = (10, 200)
+    """Decisions an account are drawn log-uniformly from this range."""
+    choice_share: float = 0.12
+    """Share of families in which at most one action pays each time, with habits that stick."""
+    bandit_share: float = 0.1
+    """Share of families without any context."""
+    funnel_share: float = 0.12
+    """Share of families that are small MDPs."""
+    delay_share: float = 0.3
+    """Share of families fed back late, one half of them in batches."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("actions", 2), ("decisions", 2)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"{name}: expected a range from {least} up, got {low} to {high}")
+        for name in ("choice_share", "bandit_share", "funnel_share", "delay_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
+        if self.choice_share + self.bandit_share + self.funnel_share > 1.0:
+            raise ValueError("choice_share: expected at most 1 with bandit_share and funnel_share")
+        for name in ("horizons", "groups", "steps_per_group"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
+        """`horizons` batches of `groups` families, each of its own number of actions."""
+        low, high = self.decisions
+        for part in range(self.horizons):
+            # One horizon from each part of the range: an iteration always sees long accounts.
+            share = (part + rng.random()) / self.horizons
+            n = min(high, int(low * ((high + 1) / low) ** share))
+            counts = [log_uniform(rng, self.actions) for _ in range(self.groups)]
+            share = min(1.0, _ACTIONS_IN_FULL * self.groups / sum(counts))
+            trials = max(4, round(self.steps_per_group / n * share))
+            yield [self._family(trials, k, n, rng) for k in counts]
+
+    def _family(self, trials: int, k: int, n: int, rng: np.random.Generator) -> Situated:
+        delay, batch = 0, 1
+        if rng.random() < self.delay_share:
+            late = log_uniform(rng, (1, min(n - 1, _LONGEST_WAIT)))
+            delay, batch = (late, 1) if rng.random() < 0.5 else (0, late + 1)
+        horizon, floor = n, 0.0
+        if rng.random() < 0.5:  # a service knows no account's end
+            horizon = max(2, round(n * np.exp(rng.uniform(np.log(0.6), np.log(2.0)))))
+            floor = float(rng.choice(_FLOORS))
+        kind = rng.random()
+        if kind < self.choice_share:
+            k = min(k, 12)
+            bandits = BernoulliBandits(trials, k, n, rng, 1.0, delay=delay, batch=batch)
+            return SituatedBandits(bandits, horizon, floor)
+        kind -= self.choice_share
+        if kind < self.bandit_share:
+            drift: Drift = rng.choice(["none", "change-points", "slow"])
+            bandits = BernoulliBandits(trials, k, n, rng, drift=drift, delay=delay, batch=batch)
+            return SituatedBandits(bandits, horizon, floor)
+        if kind - self.bandit_share < self.funnel_share:
+            k = min(k, 8)
+            return FunnelTrials(
+                trials, k, n, rng, delay=delay, batch=batch, horizon=horizon, floor=floor
+            )
+        layout = draw_layout(rng, k)
+        return ContextualTrials(
+            trials, n, layout, rng, delay=delay, batch=batch, horizon=horizon, floor=floor
+        )
+
+    def looks(self, action_range: tuple[int, int]) -> list[Look]:
+        """Fixed accounts with a context, fixed ones with none, and choices."""
+        return [
+            Look("contexts, k=5", _contexts, 0.0),
+            Look("choices, k=4", _choices, 0.0),
+            Look("no context, k=10", _bandits, 0.0),
+        ]
+
+
+def _contexts() -> tuple[Task, np.random.Generator]:
+    rng = np.random.default_rng(_LOOK_SEED)
+    layout = draw_layout(rng, 5)
+    while not (layout.pays == "coin" and 6 <= layout.slots < SLOTS and layout.drift == "none"):
+        layout = draw_layout(rng, 5)
+    return ContextualTrials(300, 100, layout, rng), rng
+
+
+def _choices() -> tuple[Task, np.random.Generator]:
+    rng = np.random.default_rng(_LOOK_SEED)
+    return SituatedBandits(BernoulliBandits(500, 4, 20, rng, 1.0), 20), rng
+
+
+def _bandits() -> tuple[Task, np.random.Generator]:
+    rng = np.random.default_rng(_LOOK_SEED)
+    return SituatedBandits(BernoulliBandits(300, 10, 100, rng), 100), rng
