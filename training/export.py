@@ -154,12 +154,13 @@ def parity_vectors(
     rng = np.random.default_rng(_PARITY_SEED)
     sessions = {name: _session(directory / f"{name}.onnx") for name in graphs}
     low, high = policy.action_range
-    shapes = sorted({(1, low), (1, min(high, 4)), (7, min(high, 5)), (3, high)})
+    four, five = (max(low, min(high, some)) for some in (4, 5))
+    shapes = sorted({(1, low), (1, four), (7, five), (3, high)})
     vectors: Vectors = {}
     apart = dict.fromkeys(graphs, 0.0)
     for number, (batch, actions) in enumerate(shapes):
         for name, graph in graphs.items():
-            inputs = _random_inputs(rng, graph, batch, actions)
+            inputs = _random_inputs(rng, policy, graph, batch, actions)
             outputs = sessions[name].run(list(graph.outputs), inputs)
             expected = _torch_call(policy, name, graph, inputs)
             for key, value in inputs.items():
@@ -167,7 +168,9 @@ def parity_vectors(
             for key, found, wanted in zip(graph.outputs, outputs, expected, strict=True):
                 vectors[f"{name}/{number}/out/{key}"] = found
                 apart[name] = max(apart[name], _distance(found, wanted))
-    rolled, apart_after = _roll(policy, rng, sessions["learn"], graphs["learn"], min(high, 8))
+    rolled, apart_after = _roll(
+        policy, rng, sessions["learn"], graphs["learn"], min(high, max(low, 8))
+    )
     apart["learn"] = max(apart["learn"], apart_after)
     return {**vectors, **rolled}, apart
 
@@ -225,10 +228,15 @@ def _torch_call(policy: Network, name: str, graph: Graph, inputs: Vectors) -> li
     ]
 
 
-def _random_inputs(rng: np.random.Generator, graph: Graph, batch: int, actions: int) -> Vectors:
+def _random_inputs(
+    rng: np.random.Generator, policy: Network, graph: Graph, batch: int, actions: int
+) -> Vectors:
     """Inputs as a service may see them, with at least one action allowed in every row."""
-    made: Vectors = {}
+    made: Vectors = _some_memory(rng, policy, batch, actions)
+    made = {name: made[name] for name in made if name in graph.inputs}
     for name, tensor in graph.inputs.items():
+        if name in made:
+            continue
         shape = [batch if s == "B" else actions if s == "K" else int(s) for s in tensor.shape]
         match name:
             case "action_mask":
@@ -243,6 +251,26 @@ def _random_inputs(rng: np.random.Generator, graph: Graph, batch: int, actions: 
             case _:
                 made[name] = rng.uniform(-1, 1, shape).astype(np.float32)
     return made
+
+
+def _some_memory(rng: np.random.Generator, policy: Network, batch: int, actions: int) -> Vectors:
+    """Memories `[B, …]` that a service may see: what a few random interactions leave behind. What
+    a memory holds need not make sense otherwise: a covariance has to be one."""
+    shared, rows = policy.blank(batch, actions)
+    C, F = policy.sizes.context, policy.sizes.action_features
+    features = torch.as_tensor(rng.uniform(-1, 1, (batch, actions, F)).astype(np.float32))
+    with torch.no_grad():
+        for _ in range(int(rng.integers(1, 2 * actions))):
+            shared, rows = policy.learn(
+                shared,
+                rows,
+                torch.as_tensor(rng.uniform(-1, 1, (batch, C)).astype(np.float32)),
+                torch.as_tensor(rng.integers(0, actions, batch)),
+                torch.as_tensor(rng.choice(np.array([-1.0, 1.0], np.float32), batch)),
+                torch.as_tensor(rng.choice(np.array([0.0, 1.0], np.float32), batch)),
+                features,
+            )
+    return {"shared": shared.detach().numpy().copy(), "rows": rows.detach().numpy().copy()}
 
 
 def _distance(found: Array, wanted: Array) -> float:

@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from contract.encode import LONGEST_HORIZON
 from training.policies import belief
-from training.policies.account_clock import STATISTICS
 from training.policies.belief import Belief
 from training.policies.cells import step
 from training.policies.learned_belief import LearnedBelief, LearnedBeliefSizes
@@ -32,13 +31,13 @@ from training.record import Record
 from training.trust_region import Differentiated, Linearised
 
 _MOST_ACTIONS = 50
-_VIEWS = 1 + belief.VIEWS
+_VIEWS = 2 + belief.VIEWS
 _LOG_SHARPNESS = (2.7, 6.0)
 """Where the logarithm of the sharpness starts, and what it stays below."""
-_FEATURES = 5 + belief.FEATURES
-"""Of an action: mean, two deviations, how far the means are below the best, and its statistics."""
+_FEATURES = 6 + belief.FEATURES
+"""Of an action: its prediction, how far the means are below the best, and its statistics."""
 _ACCOUNT = 4
-"""Noise, clock, two running means of surprise."""
+"""Noise, two running means of surprise, how likely it is that nothing changes."""
 _OBSERVED = 5
 """Reward, done, surprise, what was expected, and how surely."""
 
@@ -333,14 +332,14 @@ class Contextual(nn.Module):
         """What the beliefs say of each action, `[B, K, _FEATURES]`."""
         counted = self.counts.read(self.counts.now(statistics, position))
         model = self.models.predict(known, own, context, action_features)
-        first = torch.stack([model.mean, model.own_deviation, model.deviation], -1)
+        first = torch.stack(model, -1)
         means = torch.stack([model.mean, counted.mean[..., 0]], -1)
         below = means - means.amax(-2, keepdim=True)
         return torch.cat([first, below, counted.features], -1)
 
     def _account(self, known: Tensor) -> Tensor:
         """What the beliefs say of the account, `[B, _ACCOUNT]`."""
-        told: Tensor = self.models.clock.features(known[:, :STATISTICS])
+        told: Tensor = self.models.account(known)
         return told
 
     def _recall(
@@ -433,10 +432,10 @@ class Contextual(nn.Module):
     ) -> Tensor:
         inner = torch.tanh(self.score_row(embedded) + self.score_pool(pool).unsqueeze(-2))
         scores = functional.linear(inner, self.score.weight).squeeze(-1)
-        counted = reading[..., 5:]
-        mean = torch.cat([reading[..., :1], counted[..., : belief.VIEWS]], -1)
+        counted = reading[..., 6:]
+        mean = torch.cat([reading[..., :1], reading[..., 3:4], counted[..., : belief.VIEWS]], -1)
         spread = counted[..., belief.VIEWS : 2 * belief.VIEWS] / 2.0
-        deviation = torch.cat([reading[..., 1:2], spread], -1)
+        deviation = torch.cat([reading[..., 1:2], reading[..., 1:2], spread], -1)
         steer = self.steer(pool)
         sharpness = torch.exp(
             _LOG_SHARPNESS[1] - functional.softplus(_LOG_SHARPNESS[1] - steer[..., :1])

@@ -3,11 +3,14 @@
 One model is shared by all actions and sees the context and the action's features; each action adds
 one of its own over the context, in its row. Their weights are Gaussian, and after every reward both
 posteriors take the Kalman step of their sum, after which their covariance is dropped (assumed
-density filtering; Opper 1998), so that only the served row and the shared part are written. Weights
-are forgotten towards the prior as an account's *clock* advances, which runs faster when rewards
-surprise; a row remembers what the clock said when it was last written. The prior knows nothing of
-which slot or which action is which, so neither does a policy that reads it. What it has to learn is
-a dozen numbers, fitted by likelihood (after ALPaCA: Harrison, Sharma & Pavone 2018).
+density filtering; Opper 1998), so that only the served row and the shared part are written.
+
+All of it is kept under several *hypotheses* of how fast an account changes: under each, weights
+return to the prior at its own rate an interaction, and the evidence of its predictions says how
+much it is to be believed (a multiple-model filter; Blom & Bar-Shalom 1988). A row remembers the
+position at which it was last written. The prior knows nothing of which slot or which action is
+which, so neither does a policy that reads it. What there is to learn are a dozen numbers, fitted by
+likelihood (after ALPaCA: Harrison, Sharma & Pavone 2018).
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.policies.account_clock import STATISTICS, AccountClock
+from training.policies.account_noise import STATISTICS, AccountNoise
+
+HYPOTHESES = 2
+"""The first is that nothing ever changes."""
+_FIRST_RATE = 0.03
+"""At which the others start, an interaction."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,13 @@ class BeliefSizes:
 
     @property
     def row_floats(self) -> int:
-        """Clock when last written, mean, upper triangle of the covariance."""
-        return 1 + self.own + triangle(self.own)
+        """Position when last written; mean, and upper triangle of the covariance, a hypothesis."""
+        return 1 + HYPOTHESES * (self.own + triangle(self.own))
 
     @property
     def shared_floats(self) -> int:
-        """Statistics of the account, mean, upper triangle of the covariance."""
-        return STATISTICS + self.common + triangle(self.common)
+        """Position, statistics of the account; evidence, mean and covariance a hypothesis."""
+        return 1 + STATISTICS + HYPOTHESES * (1 + self.common + triangle(self.common))
 
 
 def triangle(size: int) -> int:
@@ -56,14 +64,29 @@ def triangle(size: int) -> int:
 
 
 class Prediction(NamedTuple):
-    """What the models say of each action, of encoded rewards."""
+    """What is believed of each action's encoded reward: each `[..., K]`."""
 
     mean: Tensor
-    """`[..., K]`."""
     own_deviation: Tensor
-    """Of what the action's own model adds, `[..., K]`."""
+    """Of what sets the action apart from the others."""
     deviation: Tensor
-    """Of the mean, all told, `[..., K]`."""
+    """Of the mean, all told."""
+    changed_mean: Tensor
+    """The mean if the account changes fast."""
+
+
+class Shared(NamedTuple):
+    """The shared part, taken apart."""
+
+    position: Tensor
+    """`[B, 1]`."""
+    statistics: Tensor
+    evidence: Tensor
+    """Log-weights `[B, V]`."""
+    mean: Tensor
+    """`[B, V, D]`."""
+    covariance: Tensor
+    """`[B, V, D, D]`."""
 
 
 class LinearBelief(nn.Module):
@@ -72,11 +95,13 @@ class LinearBelief(nn.Module):
     def __init__(self, sizes: BeliefSizes) -> None:
         super().__init__()
         self.sizes = sizes
+        self.noise = AccountNoise()
         self.prior_mean = nn.Parameter(torch.tensor(-0.2))
-        own = torch.tensor([-1.0, -2.0])
-        self.own_log_variance = nn.Parameter(own)
-        self.common_log_variance = nn.Parameter(torch.tensor([-1.0, -3.0, -2.0, -3.0]))
-        self.clock = AccountClock()
+        self.own_log_variance = nn.Parameter(torch.tensor([-2.3, -3.6]))
+        self.common_log_variance = nn.Parameter(torch.tensor([-2.0, -4.3, -3.3, -4.3]))
+        self.rate_log = nn.Parameter(torch.full((HYPOTHESES - 1,), _FIRST_RATE).log())
+        self.doubt = nn.Parameter(torch.tensor([2.0, -3.5]))
+        """Log-odds of the first hypothesis at first; logit of how much evidence fades."""
         for name, size in (("own", sizes.own), ("common", sizes.common)):
             upper = torch.triu_indices(size, size)
             whole = torch.zeros(size, size, dtype=torch.int64)
@@ -88,33 +113,40 @@ class LinearBelief(nn.Module):
 
     def blank(self) -> tuple[Tensor, Tensor]:
         """The memory of an account that nothing is known of, and of one action."""
-        own, common = self._own_variance(), self._common_variance()
-        mean = torch.zeros(self.sizes.common)
-        mean = torch.cat([self.prior_mean[None], mean[1:]])
-        shared = torch.cat(
-            [torch.zeros(STATISTICS), mean, self._pack(torch.diag(common), "common")]
-        )
-        row = torch.cat([torch.zeros(1 + self.sizes.own), self._pack(torch.diag(own), "own")])
-        return shared, row
+        V = HYPOTHESES
+        common = self._pack(torch.diag(self._common_variance()), "common").repeat(V)
+        own = self._pack(torch.diag(self._own_variance()), "own").repeat(V)
+        means = self._first_mean().repeat(V)
+        zeros = own.new_zeros
+        shared = torch.cat([zeros(1 + STATISTICS), self._first_evidence(), means, common])
+        return shared, torch.cat([zeros(1 + V * self.sizes.own), own])
 
     def predict(
         self, shared: Tensor, rows: Tensor, context: Tensor, action_features: Tensor
     ) -> Prediction:
-        """What each action would earn in this context `[B, C]`."""
-        size = self.sizes.own
-        statistics, mean, covariance = self._split_shared(shared)
-        written, own_mean, own_packed = torch.split(rows, [1, size, triangle(size)], -1)
-        kept = torch.exp(-functional.relu(statistics[:, None, :1] - written)).squeeze(-1)
+        """What each action would earn in this context `[B, C]`; features `[B, K, F]`."""
+        size, V = self.sizes.own, HYPOTHESES
+        parts = self._split_shared(shared)
+        written, own_mean, packed = torch.split(rows, [1, V * size, V * triangle(size)], -1)
+        own_mean = torch.unflatten(own_mean, -1, (V, size))
+        packed = torch.unflatten(packed, -1, (V, triangle(size)))
+        kept = self._kept(parts.position[:, None] - written)
         x = self._own_inputs(context)
         z = self._common_inputs(context, action_features)
         # What is forgotten of a quadratic form needs no matrix: kept² xᵀPx + (1 − kept²) xᵀΛx.
-        seen = functional.relu((own_packed @ self._squares(x)[..., None]).squeeze(-1))
-        prior = ((x * x) @ self._own_variance())[:, None]
+        seen = functional.relu((packed * self._squares(x)[:, None, None]).sum(-1))
+        prior = ((x * x) @ self._own_variance())[:, None, None]
         share = kept * kept
         own_variance = share * seen + (1.0 - share) * prior
-        variance = own_variance + functional.relu((z @ covariance * z).sum(-1))
-        expected = kept * (own_mean @ x[..., None]).squeeze(-1) + (z @ mean[..., None]).squeeze(-1)
-        return Prediction(expected, torch.sqrt(own_variance), torch.sqrt(variance))
+        common = functional.relu((z[:, None] @ parts.covariance * z[:, None]).sum(-1))
+        each = kept * (own_mean * x[:, None, None]).sum(-1)
+        each = each + z @ parts.mean.transpose(1, 2)
+        weight = torch.softmax(parts.evidence, -1)[:, None]
+        mean = (weight * each).sum(-1)
+        apart = (weight * (each - mean[..., None]).square()).sum(-1)
+        own = (weight * own_variance).sum(-1) + apart
+        total = own + (weight * common.transpose(1, 2)).sum(-1)
+        return Prediction(mean, torch.sqrt(own), torch.sqrt(total), each[..., -1])
 
     def update(
         self,
@@ -129,31 +161,69 @@ class LinearBelief(nn.Module):
 
         `row` `[B, row_floats]` and `features` `[B, F]` are the served action's.
         """
-        statistics, mean, covariance = self._split_shared(shared)
-        now = statistics[:, :1]
-        written, own_mean, own_covariance = self._split_rows(row)
-        own_mean, own_covariance = self._decayed(own_mean, own_covariance, now - written)
-        x = self._own_inputs(context)
-        z = self._common_inputs(context, features[:, None])[:, 0]
+        position, statistics, evidence, mean, covariance = self._split_shared(shared)
+        own_mean, own_covariance = self._own_now(row, position)
+        x = self._own_inputs(context)[:, None]
+        z = self._common_inputs(context, features[:, None])
         own_gain, gain = _product(own_covariance, x), _product(covariance, z)
-        own_variance = functional.relu((own_gain * x).sum(-1, keepdim=True))
-        variance = functional.relu((gain * z).sum(-1, keepdim=True))
-        noise = self.clock.noise(statistics)
-        total = own_variance + variance + noise
-        expected = (own_mean * x).sum(-1, keepdim=True) + (mean * z).sum(-1, keepdim=True)
-        error = reward[:, None] - expected
-        own_mean = own_mean + own_gain * (error / total)
-        mean = mean + gain * (error / total)
-        own_covariance = own_covariance - _outer(own_gain) / total[..., None]
-        covariance = covariance - _outer(gain) / total[..., None]
-        statistics, advance = self.clock.observe(statistics, error * error / total, noise)
-        next_row = torch.cat([now, own_mean, self._pack(own_covariance, "own")], -1)
-        mean, covariance = self._decayed_common(mean, covariance, advance)
-        next_shared = torch.cat([statistics, mean, self._pack(covariance, "common")], -1)
-        deviation = torch.sqrt(total)
-        told = torch.cat([error / deviation, expected, deviation], -1)
-        loss = 0.5 * told[:, 0].square() + torch.log(told[:, 2])
+        own_variance = functional.relu((own_gain * x).sum(-1))
+        variance = functional.relu((gain * z).sum(-1))
+        total = own_variance + variance + self.noise.variance(statistics)
+        each = (own_mean * x).sum(-1) + (mean * z).sum(-1)
+        told, evidence, loss, surprise = weigh(evidence, each, total, reward)
+        step = ((reward[:, None] - each) / total)[..., None]
+        own_mean, mean = own_mean + own_gain * step, mean + gain * step
+        own_covariance = own_covariance - _outer(own_gain) / total[..., None, None]
+        covariance = covariance - _outer(gain) / total[..., None, None]
+        evidence = faded(evidence, self._first_evidence(), self.doubt[1])
+        kept = self._kept(torch.ones_like(position))
+        mean, covariance = towards(
+            mean, covariance, kept, self._first_mean(), torch.diag(self._common_variance())
+        )
+        position = position + 1.0
+        next_row = torch.cat(
+            [position, own_mean.flatten(1), self._pack(own_covariance, "own").flatten(1)], -1
+        )
+        next_shared = torch.cat(
+            [
+                position,
+                self.noise.observe(statistics, surprise),
+                evidence,
+                mean.flatten(1),
+                self._pack(covariance, "common").flatten(1),
+            ],
+            -1,
+        )
         return next_shared, next_row, told, loss
+
+    def account(self, shared: Tensor) -> Tensor:
+        """What a head is told of the account, `[B, 4]`."""
+        statistics = shared[:, 1 : 1 + STATISTICS]
+        evidence = shared[:, 1 + STATISTICS : 1 + STATISTICS + HYPOTHESES]
+        steady = torch.softmax(evidence, -1)[:, :1]
+        return torch.cat([self.noise.features(statistics), steady], -1)
+
+    def _own_now(self, row: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """An action's models at a position: means `[B, V, D]`, covariances `[B, V, D, D]`."""
+        size, V = self.sizes.own, HYPOTHESES
+        written, mean, packed = torch.split(row, [1, V * size, V * triangle(size)], -1)
+        mean = torch.unflatten(mean, -1, (V, size))
+        covariance = self._unpack(torch.unflatten(packed, -1, (V, triangle(size))), "own", size)
+        kept = self._kept(position - written)
+        prior = torch.diag(self._own_variance())
+        return towards(mean, covariance, kept, torch.zeros_like(mean[0, 0]), prior)
+
+    def _kept(self, age: Tensor) -> Tensor:
+        """What is left after `age` `[..., 1]` interactions under each hypothesis, `[..., V]`."""
+        moving = torch.exp(-functional.relu(age) * torch.exp(self.rate_log))
+        return torch.cat([torch.ones_like(age), moving], -1)
+
+    def _first_evidence(self) -> Tensor:
+        first = torch.cat([self.doubt[:1], self.doubt.new_zeros(HYPOTHESES - 1)])
+        return torch.log_softmax(first, -1)
+
+    def _first_mean(self) -> Tensor:
+        return torch.cat([self.prior_mean[None], torch.zeros(self.sizes.common - 1)])
 
     def _own_variance(self) -> Tensor:
         one = torch.exp(self.own_log_variance)
@@ -164,22 +234,6 @@ class LinearBelief(nn.Module):
         C, F = self.sizes.context, self.sizes.action_features
         return torch.cat([one[:1], one[1:2].expand(C), one[2:3].expand(F), one[3:].expand(F)])
 
-    def _decayed(self, mean: Tensor, covariance: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
-        """An action's model after `age` `[..., 1]` on the clock."""
-        kept = torch.exp(-functional.relu(age))
-        prior = torch.diag(self._own_variance())
-        share = (kept * kept)[..., None]
-        return kept * mean, share * covariance + (1.0 - share) * prior
-
-    def _decayed_common(
-        self, mean: Tensor, covariance: Tensor, age: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        kept = torch.exp(-age)
-        first = torch.cat([self.prior_mean[None], torch.zeros(self.sizes.common - 1)])
-        share = (kept * kept)[..., None]
-        prior = torch.diag(self._common_variance())
-        return first + kept * (mean - first), share * covariance + (1.0 - share) * prior
-
     def _own_inputs(self, context: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(context[:, :1]), context], -1)
 
@@ -188,15 +242,13 @@ class LinearBelief(nn.Module):
         inputs = self._own_inputs(context)[:, None].expand(-1, features.shape[1], -1)
         return torch.cat([inputs, features, features * features], -1)
 
-    def _split_shared(self, shared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        size = self.sizes.common
-        statistics, mean, packed = torch.split(shared, [STATISTICS, size, triangle(size)], -1)
-        return statistics, mean, self._unpack(packed, "common", size)
-
-    def _split_rows(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        size = self.sizes.own
-        written, mean, packed = torch.split(rows, [1, size, triangle(size)], -1)
-        return written, mean, self._unpack(packed, "own", size)
+    def _split_shared(self, shared: Tensor) -> Shared:
+        size, V = self.sizes.common, HYPOTHESES
+        position, statistics, evidence, mean, packed = torch.split(
+            shared, [1, STATISTICS, V, V * size, V * triangle(size)], -1
+        )
+        whole = self._unpack(torch.unflatten(packed, -1, (V, triangle(size))), "common", size)
+        return Shared(position, statistics, evidence, torch.unflatten(mean, -1, (V, size)), whole)
 
     def _unpack(self, packed: Tensor, name: str, size: int) -> Tensor:
         whole = packed.index_select(-1, self._index(f"{name}_whole"))
@@ -216,6 +268,41 @@ class LinearBelief(nn.Module):
     def _index(self, name: str) -> Tensor:
         """A buffer, as the tensor that it is."""
         return self.get_buffer(name)
+
+
+def weigh(
+    evidence: Tensor, each: Tensor, total: Tensor, reward: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a mixture of predictions makes of a reward `[B]`.
+
+    From log-weights, means and variances, each `[B, V]`: (surprise, prediction, its deviation)
+    `[B, 3]`, the new log-weights, the negative log-likelihood `[B]`, and the squared error over
+    what it was expected to be, `[B, 1]`.
+    """
+    error = reward[:, None] - each
+    joint = evidence - 0.5 * (error * error / total + torch.log(total))
+    weight = torch.softmax(evidence, -1)
+    mean = (weight * each).sum(-1, keepdim=True)
+    variance = (weight * (total + (each - mean).square())).sum(-1, keepdim=True)
+    missed = reward[:, None] - mean
+    deviation = torch.sqrt(variance)
+    told = torch.cat([missed / deviation, mean, deviation], -1)
+    return told, torch.log_softmax(joint, -1), -torch.logsumexp(joint, -1), missed**2 / variance
+
+
+def faded(evidence: Tensor, first: Tensor, logit: Tensor) -> Tensor:
+    """Log-weights `[B, V]` an interaction later: some of what spoke for one is forgotten."""
+    lost = torch.sigmoid(logit)
+    return torch.log_softmax((1.0 - lost) * evidence + lost * first, -1)
+
+
+def towards(
+    mean: Tensor, covariance: Tensor, kept: Tensor, first: Tensor, prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Means `[B, V, D]` and covariances with a share `kept` `[B, V]` of what was known."""
+    share = (kept * kept)[..., None, None]
+    mean = first + kept[..., None] * (mean - first)
+    return mean, share * covariance + (1.0 - share) * prior
 
 
 def _product(covariance: Tensor, x: Tensor) -> Tensor:
