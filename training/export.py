@@ -274,9 +274,10 @@ def _some_memory(rng: np.random.Generator, policy: Network, batch: int, actions:
 
 
 def _distance(found: Array, wanted: Array) -> float:
+    """Largest difference, relative where numbers are above 1."""
     if found.size == 0:
         return 0.0
-    largest = float(np.max(np.abs(found - wanted)))
+    largest = float(np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1.0)))
     return largest if np.isfinite(largest) else float("inf")
 
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 STATISTICS = 4
-"""Of an account: interactions, squared errors, and two running means of surprise."""
+"""Of an account: interactions and squared errors, as shares of those that the estimate reaches back
+to, and two running means of surprise."""
 _PACES = (0.75, 0.93)
 """Share kept an interaction of the running means of surprise."""
-_MEMORY = 1.0 - 1.0 / 200.0
-"""Share kept an interaction of what the noise is estimated from."""
+_REACH = 200.0
+"""Interactions that the estimate of the noise reaches back."""
 _LARGEST_SURPRISE = 12.0
 _LEAST_NOISE = 1e-3
 
@@ -26,6 +27,7 @@ class AccountNoise(nn.Module):
         """Variance of a reward around its mean, `[B, 1]`: a learned guess, and what was seen."""
         count, squares, *_ = torch.split(statistics, 1, -1)
         guess, weight = torch.exp(self.guess[0]), torch.exp(self.guess[1])
+        weight = weight / _REACH
         return torch.clamp((weight * guess + squares) / (weight + count), min=_LEAST_NOISE)
 
     def observe(self, statistics: Tensor, surprise: Tensor) -> Tensor:
@@ -40,7 +42,9 @@ class AccountNoise(nn.Module):
             keep * one + (1.0 - keep) * (surprise - 1.0)
             for keep, one in zip(_PACES, running, strict=True)
         ]
-        return torch.cat([_MEMORY * count + 1.0, _MEMORY * squares + noise * surprise, *felt], -1)
+        count = count + (1.0 - count) / _REACH
+        squares = squares + (noise * surprise - squares) / _REACH
+        return torch.cat([count, squares, *felt], -1)
 
     def features(self, statistics: Tensor) -> Tensor:
         """What a head is told of the account, `[B, 3]`: noise, and surprise twice."""
