@@ -121,11 +121,13 @@ def test_one_action_s_model_is_the_regression_that_its_rewards_make() -> None:
         prior = torch.exp(belief.own_log_variance).double()
         precision = torch.diag(1 / torch.cat([prior[:1], prior[1:].expand(3)]))
         noise = float(torch.exp(torch.tensor(-1.0)))
-        covariance = torch.linalg.inv(precision + x.T @ x / noise)
-        mean = covariance @ x.T @ rewards.double() / noise
+        covariance = torch.linalg.inv(precision + x.T @ x)
+        mean = covariance @ x.T @ rewards.double()
         at = torch.cat([torch.ones(1), query[0]]).double()
     assert float(found.mean) == pytest.approx(float(at @ mean), abs=1e-4)
-    assert float(found.own_deviation) == pytest.approx(float(at @ covariance @ at) ** 0.5, abs=1e-4)
+    assert float(found.own_deviation) == pytest.approx(
+        (noise * float(at @ covariance @ at)) ** 0.5, abs=1e-4
+    )
 
 
 def test_fitting_moves_the_beliefs_alone_and_reinforcement_all_but_the_beliefs() -> None:

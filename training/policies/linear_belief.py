@@ -5,10 +5,12 @@ one of its own over the context, in its row. Their weights are Gaussian, and aft
 posteriors take the Kalman step of their sum, after which their covariance is dropped (assumed
 density filtering; Opper 1998), so that only the served row and the shared part are written.
 
-All of it is kept under several *hypotheses* of how fast an account changes: under each, weights
-return to the prior at its own rate an interaction, and the evidence of its predictions says how
-much it is to be believed (a multiple-model filter; Blom & Bar-Shalom 1988). A row remembers the
-position at which it was last written. The prior knows nothing of which slot or which action is
+Covariances are in units of the account's noise, which is estimated as rewards come (the conjugate
+normal-inverse-gamma model; Bishop 2006): what a workflow declares as its rewards' range says little
+about how far they differ. All of it is kept under several *hypotheses* of how fast an account
+changes: under each, weights return to the prior at its own rate an interaction, and the evidence of
+its predictions says how much it is to be believed (a multiple-model filter; Blom & Bar-Shalom
+1988). A row remembers the position at which it was last written. The prior knows nothing of which slot or which action is
 which, so neither does a policy that reads it. What there is to learn are a dozen numbers, fitted by
 likelihood (after ALPaCA: Harrison, Sharma & Pavone 2018).
 """
@@ -97,8 +99,9 @@ class LinearBelief(nn.Module):
         self.sizes = sizes
         self.noise = AccountNoise()
         self.prior_mean = nn.Parameter(torch.tensor(-0.2))
-        self.own_log_variance = nn.Parameter(torch.tensor([-2.3, -3.6]))
-        self.common_log_variance = nn.Parameter(torch.tensor([-2.0, -4.3, -3.3, -4.3]))
+        self.own_log_variance = nn.Parameter(torch.tensor([-1.0, -3.0]))
+        self.common_log_variance = nn.Parameter(torch.tensor([0.0, -3.6, -2.7, -3.3]))
+        """Logarithms of the prior's variances, in units of the noise."""
         self.rate_log = nn.Parameter(torch.full((HYPOTHESES - 1,), _FIRST_RATE).log())
         self.doubt = nn.Parameter(torch.tensor([2.0, -3.5]))
         """Log-odds of the first hypothesis at first; logit of how much evidence fades."""
@@ -144,8 +147,9 @@ class LinearBelief(nn.Module):
         weight = torch.softmax(parts.evidence, -1)[:, None]
         mean = (weight * each).sum(-1)
         apart = (weight * (each - mean[..., None]).square()).sum(-1)
-        own = (weight * own_variance).sum(-1) + apart
-        total = own + (weight * common.transpose(1, 2)).sum(-1)
+        noise = self.noise.variance(parts.statistics)
+        own = noise * (weight * own_variance).sum(-1) + apart
+        total = own + noise * (weight * common.transpose(1, 2)).sum(-1)
         return Prediction(mean, torch.sqrt(own), torch.sqrt(total), each[..., -1])
 
     def update(
@@ -168,9 +172,10 @@ class LinearBelief(nn.Module):
         own_gain, gain = _product(own_covariance, x), _product(covariance, z)
         own_variance = functional.relu((own_gain * x).sum(-1))
         variance = functional.relu((gain * z).sum(-1))
-        total = own_variance + variance + self.noise.variance(statistics)
+        total = 1.0 + own_variance + variance
         each = (own_mean * x).sum(-1) + (mean * z).sum(-1)
-        told, evidence, loss, surprise = weigh(evidence, each, total, reward)
+        spread = self.noise.variance(statistics) * total
+        told, evidence, loss, surprise = weigh(evidence, each, spread, reward)
         step = ((reward[:, None] - each) / total)[..., None]
         own_mean, mean = own_mean + own_gain * step, mean + gain * step
         own_covariance = own_covariance - _outer(own_gain) / total[..., None, None]

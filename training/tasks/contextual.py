@@ -56,6 +56,10 @@ class Layout:
     drift: Literal["none", "change-points", "slow"]
     masked: float
     """Share of decisions that may use only some of the actions."""
+    mirrored: bool = False
+    """Whether what is drawn is a loss: the reward is 1 less it."""
+    span: tuple[float, float] = (0.0, 1.0)
+    """Where rewards really lie within the range that is declared."""
 
     @property
     def slots(self) -> int:
@@ -87,10 +91,21 @@ def draw_layout(rng: np.random.Generator, k: int) -> Layout:
         features=tuple(features),
         action_features=described,
         pays=rng.choice(["coin", "share", "value"], p=[0.55, 0.2, 0.25]),
-        base=float(rng.normal(-0.6, 1.2)),
+        base=float(rng.normal(-0.5, 1.4)),
         drift=rng.choice(["none", "change-points", "slow"], p=[0.6, 0.25, 0.15]),
         masked=float(rng.choice([0.0, 0.3])) if k > 2 else 0.0,
+        mirrored=bool(rng.random() < 0.25),
+        span=_draw_span(rng),
     )
+
+
+def _draw_span(rng: np.random.Generator) -> tuple[float, float]:
+    """Most workflows use the range they declare; some only a part of it."""
+    if rng.random() < 0.6:
+        return (0.0, 1.0)
+    width = float(np.exp(rng.uniform(np.log(0.2), 0.0)))
+    low = float(rng.uniform(0.0, 1.0 - width))
+    return (low, low + width)
 
 
 class ContextualTrials:
@@ -164,7 +179,9 @@ class ContextualTrials:
 
     def step(self, actions: Array) -> tuple[Float32, Array, Array, Array, dict[str, Any]]:
         """Actions `[B]`: the next context, reward, terminated, truncated, each `[B]`, and info."""
-        reward = self._pay(self.expected(actions), self.value[np.arange(self.num_envs), actions])
+        rows = np.arange(self.num_envs)
+        drawn = self._pay(self._worth[rows, actions], self.value[rows, actions])
+        reward = self._as_paid(drawn).astype(np.float32)
         self._t += 1
         self._move()
         self._look()
@@ -307,7 +324,8 @@ class ContextualTrials:
             away = np.square(described[:, None] - self._optimum[None]) @ used / used.sum()
             peaked = -self._strength["feature"] * away
             logit += np.where(self._peaked, peaked, linear).T
-        self.means = self.value / (1.0 + np.exp(-logit))
+        self._worth = self.value / (1.0 + np.exp(-logit))
+        self.means = self._as_paid(self._worth)
         self.mask = np.ones((self.num_envs, self.k), np.bool_)
         if self.layout.masked:
             rng = self._task_rng
@@ -315,6 +333,13 @@ class ContextualTrials:
             mask = rng.random((self.num_envs, self.k)) < 0.6
             mask[rows, rng.integers(0, self.k, self.num_envs)] = True
             self.mask[some] = mask[some]
+
+    def _as_paid(self, drawn: Array) -> NDArray[np.float64]:
+        """What was drawn in [0, 1], as the layout pays it."""
+        low, high = self.layout.span
+        gain = 1.0 - drawn if self.layout.mirrored else drawn
+        paid: NDArray[np.float64] = low + (high - low) * gain
+        return paid
 
     def _pay(self, means: Array, value: Array) -> NDArray[np.float32]:
         rng = self._luck_rng
