@@ -10,9 +10,9 @@ normal-inverse-gamma model; Bishop 2006): what a workflow declares as its reward
 about how far they differ. All of it is kept under several *hypotheses* of how fast an account
 changes: under each, weights return to the prior at its own rate an interaction, and the evidence of
 its predictions says how much it is to be believed (a multiple-model filter; Blom & Bar-Shalom
-1988). A row remembers the position at which it was last written. The prior knows nothing of which slot or which action is
-which, so neither does a policy that reads it. What there is to learn are a dozen numbers, fitted by
-likelihood (after ALPaCA: Harrison, Sharma & Pavone 2018).
+1988). A row remembers the position at which it was last written. The prior knows nothing of which
+slot or which action is which, so neither does a policy that reads it. What there is to learn are a
+dozen numbers, fitted by likelihood (after ALPaCA: Harrison, Sharma & Pavone 2018).
 """
 
 from __future__ import annotations
