@@ -6,7 +6,7 @@ expected reward of the action served, wherever it was not forced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -160,16 +160,20 @@ def decisions(peers: Sequence[str], settings: Settings) -> int:
     return (settings.accounts + sum(met)) * settings.decisions
 
 
-def pool(rows: Sequence[Row]) -> Row:
+def pool(rows: Sequence[Row], settings: Settings) -> Row:
     """The verticals of one workflow, each counting the same."""
+
+    def over(scores: Iterable[Score]) -> Score:
+        return pooled(list(scores), settings.change_at)
+
     first = rows[0]
     return Row(
         workflow=first.workflow,
         vertical=None,
-        policy=pooled([row.policy for row in rows]),
-        peers={name: pooled([row.peers[name] for row in rows]) for name in first.peers},
-        pooling={name: pooled([row.pooling[name] for row in rows]) for name in first.pooling},
-        oracle=pooled([row.oracle for row in rows]),
+        policy=over(row.policy for row in rows),
+        peers={name: over(row.peers[name] for row in rows) for name in first.peers},
+        pooling={name: over(row.pooling[name] for row in rows) for name in first.pooling},
+        oracle=over(row.oracle for row in rows),
     )
 
 
@@ -180,7 +184,7 @@ def refuse_misfit(policy: OnnxPolicy, spec: WorkflowSpec, *, blind: bool) -> Non
 
 def as_json(rows: Sequence[Row], policy: str, settings: Settings) -> dict[str, Any]:
     """The evaluation as plain numbers: differences are policy − peer."""
-    together = [pool(list(each)) for each in by_workflow(rows)]
+    together = [pool(each, settings) for each in by_workflow(rows)]
     return {
         "rows": [
             {"workflow": row.workflow, "vertical": row.vertical, "policy": policy, **_body(row)}

@@ -122,11 +122,11 @@ def workflows(
         return
     out = Console()
     for each in evaluation.by_workflow(rows):
-        out.print(_table(evaluation.pool(each), loaded.manifest.policy, len(each)))
+        out.print(_table(evaluation.pool(each, settings), loaded.manifest.policy, len(each)))
     out.print(
         f"{accounts:,} accounts of each vertical, seed {seed}. Mean reward in a batch of 10 "
         "decisions, and what the policy earned more, on the same accounts and coins, ± one "
-        "standard error. adapted: the first interaction at which the cohort has closed 80 % of the "
+        "standard error. after: the first interaction at which the cohort has closed 80 % of the "
         "gap from fallback to oracle. *: the best peer on the training verticals. Those named "
         "pooled_ learn from one account for another. --report has every vertical.",
         highlight=False,
@@ -214,7 +214,7 @@ def _table(row: Row, policy: str, verticals: int) -> Table:
     for batch in row.policy.reward:
         table.add_column(str(batch), justify="right", no_wrap=True)
         table.add_column("policy −", justify="right", no_wrap=True)
-    table.add_column("adapted", justify="right", no_wrap=True)
+    table.add_column("after", justify="right", no_wrap=True)
     best = (found := tuned().get(row.workflow)) and found.best_peer
     table.add_row(policy, *_cells(row.policy, own=True), style="bold", end_section=True)
     for name, one in (row.peers | row.pooling).items():
@@ -227,5 +227,10 @@ def _cells(score: Score, own: bool = False) -> list[str]:
     cells = []
     for batch, earned in score.reward.items():
         gap = score.difference[batch]
-        cells += [f"{earned.mean:.3f}", "" if own else f"{gap.mean:+.3f}±{gap.se:.3f}"]
+        cells += [_short(earned.mean), "" if own else f"{_short(gap.mean, '+')}±{_short(gap.se)}"]
     return [*cells, "never" if score.adaptation is None else str(score.adaptation)]
+
+
+def _short(value: float, sign: str = "-") -> str:
+    """Three decimals, and no zero before them: eighty columns hold a table."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1)

@@ -37,7 +37,7 @@ def write_workflow_report(
     _put(directory / "rows.json", numbers + "\n")
     lines = [*_preamble(policy, settings, split, command)]
     for verticals in by_workflow(rows):
-        together = pool(verticals)
+        together = pool(verticals, settings)
         _plot([*verticals, together], policy, directory / _picture(together.workflow))
         lines += [
             "",

@@ -59,6 +59,8 @@ class Score:
     """What the oracle earned more, summed over an account's decisions."""
     curve: Curve
     """Mean expected reward at each decision, `[T]`."""
+    gain: Curve
+    """How far that is above the fallback's on the same accounts, `[T]`."""
     target: float
     """80 % of the way from the fallback's mean reward to the oracle's, on the same accounts."""
     adaptation: int | None
@@ -99,24 +101,24 @@ def score(
         overall_difference=_estimate(_mean(policy) - _mean(expected)),
         regret=_estimate(np.nansum(lost, axis=0)),
         curve=curve,
+        gain=(gain := curve - _curve(fallback)),
         target=target,
         adaptation=cohort_adaptation(smoothed(curve), target),
-        recovery=recovery(curve - _curve(fallback), change_at),
+        recovery=recovery(gain, change_at),
         seconds=seconds,
     )
 
 
-def pooled(scores: Sequence[Score]) -> Score:
+def pooled(scores: Sequence[Score], change_at: int | None = None) -> Score:
     """One player on several verticals, each counting the same: strata, whose variances add."""
     curve = np.mean([one.curve for one in scores], axis=0)
+    gain = np.mean([one.gain for one in scores], axis=0)
     target = float(np.mean([one.target for one in scores]))
 
     def over(estimates: Sequence[Estimate]) -> Estimate:
         se = float(np.sqrt(np.sum([one.se**2 for one in estimates])) / len(estimates))
         return Estimate(float(np.mean([one.mean for one in estimates])), se)
 
-    recovered = [one.recovery for one in scores]
-    known = [value for value in recovered if value is not None]
     return Score(
         accounts=sum(one.accounts for one in scores),
         reward={b: over([one.reward[b] for one in scores]) for b in scores[0].reward},
@@ -125,9 +127,10 @@ def pooled(scores: Sequence[Score]) -> Score:
         overall_difference=over([one.overall_difference for one in scores]),
         regret=over([one.regret for one in scores]),
         curve=curve,
+        gain=gain,
         target=target,
         adaptation=cohort_adaptation(smoothed(curve), target),
-        recovery=None if len(known) < len(recovered) else round(float(np.mean(known))),
+        recovery=recovery(gain, change_at),
         seconds=sum(one.seconds for one in scores),
     )
 

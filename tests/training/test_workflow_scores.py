@@ -69,6 +69,15 @@ def test_verticals_pool_as_strata() -> None:
     assert both.curve == pytest.approx((one.curve + other.curve) / 2)
 
 
+def test_pooled_recovery_is_that_of_the_pooled_gain() -> None:
+    """One vertical never recovers alone; together the gain is back at once."""
+    level = np.where(np.arange(T) < 100, 0.4, 0.3)[:, None]
+    low, high = (np.broadcast_to(each, (T, B)).astype(np.float32) for each in (level, 0.8 - level))
+    scores = [score(each, each, flat(0.0), flat(1.0), change_at=100) for each in (low, high)]
+    assert [one.recovery for one in scores] == [None, 1]
+    assert pooled(scores, change_at=100).recovery == 1
+
+
 def test_a_short_trial_has_no_late_batches() -> None:
     short = score(flat(0.5)[:20], flat(0.5)[:20], flat(0.0)[:20], flat(1.0)[:20])
     told = to_json(short, {"same": short})
