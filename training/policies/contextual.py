@@ -32,8 +32,12 @@ from training.trust_region import Differentiated, Linearised
 
 _MOST_ACTIONS = 50
 _VIEWS = 2 + belief.VIEWS
-_LOG_SHARPNESS = (2.7, 6.0)
+_LOG_SHARPNESS = (4.5, 6.0)
 """Where the logarithm of the sharpness starts, and what it stays below."""
+_FIRST_BONUS = 1.5
+"""Deviations that the first policy adds to a mean: what does best by itself."""
+_FIRST_WEIGHT = 3.0
+"""Log-odds of the first view, the belief's own, over each of the others."""
 _FEATURES = 6 + belief.FEATURES
 """Of an action: its prediction, how far the means are below the best, and its statistics."""
 _ACCOUNT = 4
@@ -112,9 +116,10 @@ class Contextual(nn.Module):
         self.value = nn.Linear(D, 1)
         with torch.no_grad():
             self.bonus.weight.mul_(0.1)
-            self.bonus.bias.copy_(torch.tensor([1.0, *[0.0] * (_VIEWS - 1)]))
+            self.bonus.bias.copy_(torch.tensor([_FIRST_BONUS, *[0.0] * (_VIEWS - 1)]))
             self.steer.weight.mul_(0.1)
-            self.steer.bias.copy_(torch.tensor([_LOG_SHARPNESS[0], 2.0, *[0.0] * (_VIEWS - 1)]))
+            steer = [_LOG_SHARPNESS[0], _FIRST_WEIGHT, *[0.0] * (_VIEWS - 1)]
+            self.steer.bias.copy_(torch.tensor(steer))
             self.score.weight.mul_(0.1)
             self.value.weight.mul_(0.1)
             self.value.bias.zero_()
