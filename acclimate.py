@@ -15,6 +15,7 @@ import training.mdps_cli
 import training.probe_cli
 import training.simulate_cli
 import training.universal_cli
+import training.workflow_cli
 
 main = typer.Typer(
     help="Decisions that adapt to each account within a handful of interactions.",
@@ -34,6 +35,7 @@ main.add_typer(training.evaluate_cli.app, name="evaluate")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
 training.cli.train_app.command("universal")(training.universal_cli.universal)
+training.cli.train_app.command("workflow")(training.workflow_cli.workflow)
 main.command("ablations")(training.ablations_cli.ablations)
 main.command("probe")(training.probe_cli.probe_command)
 main.command("export")(training.cli.export)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from training import distributed
-from training.curriculum import Curriculum, build_curriculum, settings_of
+from training.curricula import build_curriculum, settings_of
+from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.network import architecture, build, build_critic
 from training.trpo import Learner, new_learner, refuse_not_finite_weights

@@ -6,9 +6,9 @@ here, and the learner stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -172,24 +172,6 @@ class MdpCurriculum:
     def looks(self, action_range: tuple[int, int]) -> list[Look]:
         """The ends and the middle of the paper's table."""
         return mdp_looks()
-
-
-CURRICULA: Mapping[str, Callable[..., Curriculum]] = {
-    BanditCurriculum.name: BanditCurriculum,
-    MdpCurriculum.name: MdpCurriculum,
-}
-
-
-def build_curriculum(name: str, settings: Mapping[str, Any]) -> Curriculum:
-    """A curriculum by name. Raises ValueError for a name or a setting that there is not."""
-    if name not in CURRICULA:
-        raise ValueError(f"task family: expected one of {', '.join(CURRICULA)}, got {name}")
-    return CURRICULA[name](**settings)
-
-
-def settings_of(curriculum: Curriculum) -> dict[str, Any]:
-    """What `build_curriculum` needs beside the name."""
-    return asdict(curriculum)  # type: ignore[call-overload, no-any-return]
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[int, int]) -> int:

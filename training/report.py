@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from contract.bundle import Manifest
 from contract.policy import OnnxPolicy
 from training.baselines import Algorithm, History
-from training.curriculum import Curriculum, MdpCurriculum, settings_of
+from training.curricula import settings_of
+from training.curriculum import Curriculum, MdpCurriculum
 from training.curves import plot_history, plot_within_trial
 from training.evaluate import BASELINES, Cell, evaluate_bandits, recurrent
 from training.evaluate_mdps import evaluate_mdps

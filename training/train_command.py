@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from training.curriculum import Curriculum, settings_of
+from training.curricula import settings_of
+from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.curriculum import BanditCurriculum, build_curriculum, settings_of
+from training.curricula import build_curriculum, settings_of
+from training.curriculum import BanditCurriculum
 from training.tasks.bandit_trials import BanditTrials
 from training.tasks.gaussian_bandits import GaussianBandits
 
