@@ -6,6 +6,7 @@ import typer
 
 from training.evaluate_bandits_cli import bandits
 from training.evaluate_households_cli import households
+from training.evaluate_ledger_cli import ledger
 from training.evaluate_mdps_cli import mdps
 from training.evaluate_workflows_cli import workflows
 
@@ -19,5 +20,6 @@ def evaluate() -> None:
 
 app.command()(bandits)
 app.command()(households)
+app.command()(ledger)
 app.command()(mdps)
 app.command()(workflows)
