@@ -37,9 +37,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
         case ".parquet":
             yield from _parquet_rows(path)
         case other:
-            raise LogError(
-                f"{path}: expected a file that ends in .jsonl or .parquet, got {other!r}"
-            )
+            raise LogError(f"{path}: expected a file ending in .jsonl or .parquet, got {other!r}")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
