@@ -8,6 +8,7 @@ from typing import Any
 
 from training.contextual_curriculum import ContextualCurriculum
 from training.curriculum import BanditCurriculum, Curriculum, MdpCurriculum
+from training.ledger_curriculum import LedgerCurriculum
 from training.workflow_curriculum import WorkflowCurriculum
 
 CURRICULA: Mapping[str, Callable[..., Curriculum]] = {
@@ -15,6 +16,7 @@ CURRICULA: Mapping[str, Callable[..., Curriculum]] = {
     MdpCurriculum.name: MdpCurriculum,
     ContextualCurriculum.name: ContextualCurriculum,
     WorkflowCurriculum.name: WorkflowCurriculum,
+    LedgerCurriculum.name: LedgerCurriculum,
 }
 
 

@@ -1,4 +1,4 @@
-"""`acclimate train workflow`: meta-training on one workflow's own simulator.
+"""`acclimate train workflow`: meta-training on one workflow's own simulator, or on its log.
 
 Importable without torch, which is loaded only inside the command.
 """
@@ -13,6 +13,7 @@ import typer
 from contract.encode import context_size
 from contract.spec import SpecError, load_workflow
 from training.hyperparameters import Hyperparameters
+from training.ledger_curriculum import MODEL, LedgerCurriculum
 from training.tasks.task import TOLD
 from training.train_command import (
     Asked,
@@ -35,6 +36,7 @@ from training.train_command import (
 from training.workflow_curriculum import WorkflowCurriculum
 
 if TYPE_CHECKING:
+    from training.curriculum import Curriculum
     from training.policies.network import Critic, Network
 
 _FAMILY = WorkflowCurriculum("retention-offer")
@@ -44,6 +46,10 @@ _DEFAULT = Hyperparameters(fitting=120, fitting_rate=0.01, discount=0.99, gae_la
 def workflow(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="The workflow's YAML file.")],
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Learn from this exported ledger, .jsonl or .parquet; no simulator."),
+    ] = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Stop once this many are done, resumptions included.")
     ] = None,
@@ -93,11 +99,14 @@ def workflow(
     critic_epochs: CriticEpochs = _DEFAULT.critic_epochs,
     critic_batches: CriticBatches = _DEFAULT.critic_batches,
 ) -> None:
-    """Train a policy for one workflow that has a simulator, on its training verticals alone.
+    """Train a policy for one workflow: on its simulator's training verticals alone, or on a log.
 
     First features and prior of its belief are fitted by likelihood, then they stand still and TRPO
     trains the head and the recurrent memory. The policy takes this workflow's actions and no
     others. It stops, saves and resumes as `acclimate train bandits` does.
+
+    With --ledger, for workflows without a simulator, the belief is fitted to an exported ledger
+    before the run; TRPO then plays accounts that are drawn from it, in contexts of the log.
 
     Example: acclimate train workflow workflows/retention-offer.yaml --minutes 20
     """
@@ -106,6 +115,24 @@ def workflow(
         spec = load_workflow(file)
     except SpecError as error:
         refuse(str(error))
+
+    folder = out or Path("runs") / f"{spec.workflow}-{seed}"
+    if ledger is not None:
+        need("--ledger", "torch")
+        ctx.params["fitting"] = 0  # the belief is fitted before the run
+
+    def curriculum() -> Curriculum:
+        if ledger is not None:
+            return LedgerCurriculum(
+                str(folder / MODEL), horizons, groups, steps_per_group, decisions
+            )
+        return WorkflowCurriculum(
+            workflow=spec.workflow,
+            horizons=horizons,
+            groups=groups,
+            steps_per_group=steps_per_group,
+            decisions=decisions,
+        )
 
     def networks() -> tuple[Network, Critic]:
         from training.policies.network import build, build_critic
@@ -120,7 +147,12 @@ def workflow(
             "features": features,
             "kinds": kinds,
         }
-        return build("contextual", sizes, seed), build_critic("informed", {"told": TOLD}, seed + 1)
+        policy = build("contextual", sizes, seed)
+        if ledger is not None and not resume:
+            from training.ledger_training import fit_and_keep
+
+            fit_and_keep(policy, ledger, spec, folder, fitting, fitting_rate, seed, threads)
+        return policy, build_critic("informed", {"told": TOLD}, seed + 1)
 
     train(
         ctx,
@@ -128,19 +160,13 @@ def workflow(
             iterations=iterations,
             minutes=minutes,
             seed=seed,
-            out=out or Path("runs") / f"{spec.workflow}-{seed}",
+            out=folder,
             resume=resume,
             save_every=save_every,
             check_every=check_every,
             threads=threads,
             device=device,
         ),
-        lambda: WorkflowCurriculum(
-            workflow=spec.workflow,
-            horizons=horizons,
-            groups=groups,
-            steps_per_group=steps_per_group,
-            decisions=decisions,
-        ),
+        curriculum,
         networks,
     )

@@ -116,7 +116,7 @@ class LearnedBelief(nn.Module):
         mean = mean + gain * ((reward[:, None] - each) / total)[..., None]
         outer = gain[..., :, None] * gain[..., None, :]
         covariance = covariance - outer / total[..., None, None]
-        kept = torch.cat([torch.ones_like(position), self._moving().expand(len(row), -1)], -1)
+        kept = torch.cat([torch.ones_like(position), self._moving().expand(row.shape[0], -1)], -1)
         kept = kept.repeat(1, self.sizes.kinds)
         mean, covariance = towards(
             mean, covariance, kept, self._first_mean(), self._prior_covariance()
