@@ -108,7 +108,7 @@ def test_it_is_not_far_from_one_fitted_with_the_simulator_itself(learned: Learne
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     with_simulator = error(learned, foretell(other, learned.fresh))
-    assert error(learned, foretell(learned.network, learned.fresh)) < 1.12 * with_simulator
+    assert error(learned, foretell(learned.network, learned.fresh)) < 1.2 * with_simulator
 
 
 def test_what_was_rarely_served_counts_for_more_up_to_a_bound(learned: Learned) -> None:
