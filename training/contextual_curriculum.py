@@ -15,13 +15,16 @@ import numpy as np
 from training.check import Look
 from training.curriculum import log_uniform
 from training.tasks.bandits import BernoulliBandits
-from training.tasks.contextual import SLOTS, ContextualTrials, draw_layout
+from training.tasks.contextual import ACTION_FEATURES, SLOTS, ContextualTrials, draw_layout
 from training.tasks.drift import Drift
 from training.tasks.funnel import FunnelTrials
+from training.tasks.side_by_side import SideBySide
 from training.tasks.situated import SituatedBandits
 from training.tasks.task import Situated, Task
 
 _LONGEST_WAIT = 20
+_MOST_CHOICES = 12
+"""Actions of a choice or a small MDP."""
 _ACTIONS_IN_FULL = 8
 """More actions than these are played by fewer accounts: what an iteration costs stays the same."""
 _FLOORS = (0.0, 0.05, 0.1)
@@ -37,10 +40,12 @@ class ContextualCurriculum:
     horizons: int = 2
     """Numbers of decisions drawn for an iteration."""
     groups: int = 2
-    """Families for each."""
+    """Numbers of actions for each."""
+    families: int = 8
+    """Families of accounts for each number of actions, side by side: a step that saw few of them
+    would be a step towards those few."""
     steps_per_group: int = 8_000
-    """Interactions a family plays, fewer where there are many actions: accounts = steps /
-    decisions."""
+    """Interactions that they play together, fewer where there are many actions."""
     actions: tuple[int, int] = (2, 50)
     """Actions are drawn log-uniformly from this range."""
     decisions: tuple[int, int] = (10, 200)
@@ -64,12 +69,12 @@ class ContextualCurriculum:
                 raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
         if self.choice_share + self.bandit_share + self.funnel_share > 1.0:
             raise ValueError("choice_share: expected at most 1 with bandit_share and funnel_share")
-        for name in ("horizons", "groups", "steps_per_group"):
+        for name in ("horizons", "groups", "families", "steps_per_group"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
-        """`horizons` batches of `groups` families, each of its own number of actions."""
+        """`horizons` batches of `groups`, each of its own number of actions."""
         low, high = self.decisions
         for part in range(self.horizons):
             # One horizon from each part of the range: an iteration always sees long accounts.
@@ -77,10 +82,11 @@ class ContextualCurriculum:
             n = min(high, int(low * ((high + 1) / low) ** share))
             counts = [log_uniform(rng, self.actions) for _ in range(self.groups)]
             share = min(1.0, _ACTIONS_IN_FULL * self.groups / sum(counts))
-            trials = max(4, round(self.steps_per_group / n * share))
-            yield [self._family(trials, k, n, rng) for k in counts]
+            trials = max(1, round(self.steps_per_group / n * share / self.families))
+            yield [self._group(trials, k, n, rng) for k in counts]
 
-    def _family(self, trials: int, k: int, n: int, rng: np.random.Generator) -> Situated:
+    def _group(self, trials: int, k: int, n: int, rng: np.random.Generator) -> Situated:
+        """`families` of k actions and n decisions, fed back and told alike."""
         delay, batch = 0, 1
         if rng.random() < self.delay_share:
             late = log_uniform(rng, (1, min(n - 1, _LONGEST_WAIT)))
@@ -89,25 +95,24 @@ class ContextualCurriculum:
         if rng.random() < 0.5:  # a service knows no account's end
             horizon = max(2, round(n * np.exp(rng.uniform(np.log(0.6), np.log(2.0)))))
             floor = float(rng.choice(_FLOORS))
-        kind = rng.random()
-        if kind < self.choice_share:
-            k = min(k, 12)
-            bandits = BernoulliBandits(trials, k, n, rng, 1.0, delay=delay, batch=batch)
-            return SituatedBandits(bandits, horizon, floor)
-        kind -= self.choice_share
-        if kind < self.bandit_share:
-            drift: Drift = rng.choice(["none", "change-points", "slow"])
-            bandits = BernoulliBandits(trials, k, n, rng, drift=drift, delay=delay, batch=batch)
-            return SituatedBandits(bandits, horizon, floor)
-        if kind - self.bandit_share < self.funnel_share:
-            k = min(k, 8)
-            return FunnelTrials(
-                trials, k, n, rng, delay=delay, batch=batch, horizon=horizon, floor=floor
-            )
-        layout = draw_layout(rng, k)
-        return ContextualTrials(
-            trials, n, layout, rng, delay=delay, batch=batch, horizon=horizon, floor=floor
-        )
+
+        def family() -> Situated:
+            kind = rng.random()
+            if kind < self.choice_share and k <= _MOST_CHOICES:
+                bandits = BernoulliBandits(trials, k, n, rng, 1.0, delay=delay, batch=batch)
+                return SituatedBandits(bandits, horizon, floor)
+            kind -= self.choice_share
+            if kind < self.bandit_share:
+                drift: Drift = rng.choice(["none", "change-points", "slow"])
+                bandits = BernoulliBandits(trials, k, n, rng, drift=drift, delay=delay, batch=batch)
+                return SituatedBandits(bandits, horizon, floor)
+            told = {"delay": delay, "batch": batch, "horizon": horizon}
+            if kind - self.bandit_share < self.funnel_share and k <= _MOST_CHOICES:
+                return FunnelTrials(trials, k, n, rng, floor=floor, **told)
+            return ContextualTrials(trials, n, draw_layout(rng, k), rng, floor=floor, **told)
+
+        families = [family() for _ in range(self.families)]
+        return SideBySide(families, SLOTS, ACTION_FEATURES)
 
     def looks(self, action_range: tuple[int, int]) -> list[Look]:
         """Fixed accounts with a context, fixed ones with none, and choices."""

@@ -56,6 +56,10 @@ class Played:
     """The range that rewards are declared in."""
     lost: NDArray[np.float64] | None = None
     """What the action played cost, in expectation, where the task knows it, `[T, B]`."""
+    costs: NDArray[np.float64] | None = None
+    """What every action would have cost, where the task knows it, `[T, B, K]`; 0 where masked."""
+    expected_cost: NDArray[np.float64] | None = None
+    """The same in expectation over the policy that played, `[T, B]`."""
 
     @property
     def gap_closed(self) -> float:
@@ -98,6 +102,7 @@ def play(
     informed = task if isinstance(task, Informed) else None
     told: list[Tensor] = []
     lost = []
+    costs, expected_cost = [], []
     learned = 0
     for t in range(T):
         while learned < known[t]:
@@ -123,9 +128,12 @@ def play(
         else:
             action = sample(probabilities.cpu().numpy(), rng.random(B))
         if situated:
-            told.append(_told(probabilities.cpu().numpy(), situated))
-            lost.append(situated.means.max(1, where=situated.mask, initial=-np.inf))
-            lost[-1] = lost[-1] - situated.means[np.arange(B), action]
+            weights = probabilities.cpu().numpy()
+            cost = _costs(situated)
+            told.append(_told(weights, situated, cost))
+            costs.append(cost)
+            expected_cost.append((weights * cost).sum(1))
+            lost.append(cost[np.arange(B), action])
         elif informed:
             told.append(torch.as_tensor(informed.told()))
             lost.append(informed.lost(action))
@@ -159,16 +167,18 @@ def play(
         np.stack(by_chance),
         task.reward_range,
         np.stack(lost) if lost else None,
+        np.stack(costs) if costs else None,
+        np.stack(expected_cost) if costs else None,
     )
 
 
 def _features(network: Network, task: Task) -> Tensor:
     """The actions' features `[B, K, F]`, zeros to the right where the network takes more."""
     F = getattr(network.sizes, "action_features", 0)
-    features = np.zeros((task.actions, F), np.float32)
+    features = np.zeros((task.num_envs, task.actions, F), np.float32)
     if isinstance(task, Situated):
-        features[:, : task.action_features.shape[1]] = task.action_features
-    return torch.as_tensor(features).expand(task.num_envs, -1, -1)
+        features[..., : task.action_features.shape[-1]] = task.action_features
+    return torch.as_tensor(features)
 
 
 def _padded(context: NDArray[np.float32], size: int) -> Tensor:
@@ -177,10 +187,14 @@ def _padded(context: NDArray[np.float32], size: int) -> Tensor:
     return functional.pad(found, (0, size - found.shape[1])) if found.shape[1] < size else found
 
 
-def _told(probabilities: NDArray[np.float32], task: Situated) -> Tensor:
+def _costs(task: Situated) -> NDArray[np.float64]:
+    """How far each action is below the best that is allowed, `[B, K]`, 0 where it is masked."""
+    best = task.means.max(1, where=task.mask, initial=-np.inf)[:, None]
+    return np.where(task.mask, best - task.means, 0.0)
+
+
+def _told(probabilities: NDArray[np.float32], task: Situated, cost: NDArray[np.float64]) -> Tensor:
     """What a critic is told of the decision to come, `[B, TOLD]`: nothing of the choice itself."""
-    cost = task.means.max(1, where=task.mask, initial=-np.inf)[:, None] - task.means
-    cost = np.where(task.mask, cost, 0.0)
     likeliest = probabilities.argmax(1)
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
     told = [

@@ -85,9 +85,12 @@ class Group:
 
     played: Played
     advantage: Tensor
-    """`[T, B]`, mean 0 and deviation 1 over the group."""
+    """`[T, B]`, mean 0 and, with what is known at once, deviation 1 over the group."""
     target: Tensor
     """`[T, B]`, what the critic should have said."""
+    known: Tensor | None
+    """`[T, B, K]`, in the unit of the advantage: what each action earns at once, where the task
+    knows it; the advantage is then of what follows alone."""
     scale: float
     """Deviation of the targets: the critic's errors count in this unit."""
 
@@ -143,17 +146,27 @@ def prepare(critic: Critic, played: list[Played], h: Hyperparameters) -> Batch:
     batch = []
     for one, value in zip(played, values, strict=True):
         gain = np.asarray(one.reward, np.float64)
-        if h.expected_rewards:
+        if h.expected_rewards and one.expected_cost is not None:
+            # Costs are known of every action: nothing of a step's own depends on the draw.
+            gain = -one.expected_cost
+        elif h.expected_rewards:
             # What the actions cost adds up to the return less the best play's, but for luck
             # (the performance difference lemma of Kakade & Langford 2002).
             gain = one.expected - one.best if one.lost is None else -one.lost
         reward = torch.as_tensor(gain).float()
         advantage = generalised_advantage(reward, value, h.discount, h.gae_lambda)
         target = advantage + value
+        advantage = advantage - advantage.mean()
+        known, spread = None, advantage.std() + 1e-8
+        if h.expected_rewards and one.costs is not None:
+            assert one.lost is not None
+            spread = (advantage - torch.as_tensor(one.lost - one.expected_cost)).std() + 1e-8
+            known = torch.as_tensor(-one.costs).float() / spread
         batch.append(
             Group(
                 played=one,
-                advantage=(advantage - advantage.mean()) / (advantage.std() + 1e-8),
+                advantage=(advantage / spread).float(),
+                known=known,
                 target=target,
                 scale=float(target.std()) + 1e-3,
             )
@@ -192,7 +205,7 @@ def improve_policy(
         old.append([one.detach() for one in logs])
         # At the old policy the ratio's gradient is the score, the log-probability's own.
         surrogate = sum_of(
-            (_chosen(log, group) * group.advantage).mean()
+            (_chosen(log, group) * group.advantage).mean() + _at_once(log, group)
             for log, group in zip(logs, batch, strict=True)
         )
         grads = torch.autograd.grad(surrogate / count, parameters, materialize_grads=True)
@@ -217,7 +230,9 @@ def improve_policy(
                 batch, logs_old, log_policies(policy, batch), strict=True
             ):
                 ratio = torch.exp(_chosen(log, group) - _chosen(log_old, group))
-                improvement += float(((ratio - 1) * group.advantage).mean()) / count
+                gain = ((ratio - 1) * group.advantage).mean()
+                gain = gain + _at_once(log, group) - _at_once(log_old, group)
+                improvement += float(gain) / count
                 divergence += float(kullback_leibler(log_old, log).mean()) / count
         both = distributed.mean(torch.tensor([improvement, divergence], dtype=torch.float64))
         return float(both[0]), float(both[1])
@@ -328,6 +343,13 @@ def _fisher(
 def _chosen(log_policy: Tensor, group: Group) -> Tensor:
     """Log-probability of the action taken, `[T, B]`."""
     return log_policy.gather(-1, group.played.record.action[..., None]).squeeze(-1)
+
+
+def _at_once(log_policy: Tensor, group: Group) -> Tensor:
+    """What the policy earns a step at once, in expectation over all its actions."""
+    if group.known is None:
+        return log_policy.new_zeros(())
+    return (log_policy.exp() * group.known).sum(-1).mean()
 
 
 @torch.no_grad()

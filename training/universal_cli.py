@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from training.policies.network import Critic, Network
 
 _FAMILY = ContextualCurriculum()
-_DEFAULT = Hyperparameters(fitting=40, discount=0.99, gae_lambda=0.95)
+_DEFAULT = Hyperparameters(fitting=40, discount=0.99, gae_lambda=0.95, radius=0.005)
 
 
 def universal(
@@ -89,8 +89,11 @@ def universal(
         int, typer.Option(help="Numbers of decisions drawn an iteration.")
     ] = _FAMILY.horizons,
     groups: Annotated[
-        int, typer.Option(help="Families drawn for each number of decisions.")
+        int, typer.Option(help="Numbers of actions drawn for each number of decisions.")
     ] = _FAMILY.groups,
+    families: Annotated[
+        int, typer.Option(help="Families drawn for each number of actions.")
+    ] = _FAMILY.families,
     steps_per_group: Annotated[
         int, typer.Option(help="Interactions played on each.")
     ] = _FAMILY.steps_per_group,
@@ -143,6 +146,7 @@ def universal(
         lambda: ContextualCurriculum(
             horizons=horizons,
             groups=groups,
+            families=families,
             steps_per_group=steps_per_group,
             actions=actions,
             decisions=decisions,

@@ -17,12 +17,13 @@ from training.policies.network import build, build_critic
 from training.rollout import play
 from training.tasks.contextual import ContextualTrials, draw_layout
 from training.tasks.funnel import FunnelTrials
+from training.tasks.side_by_side import SideBySide
 from training.tasks.task import TOLD, Situated
 from training.trpo import Learner, iterate, new_learner
 
 SMALL: dict[str, Any] = {"shared": 5, "row": 3, "width": 8}
 TINY = ContextualCurriculum(
-    horizons=1, groups=2, steps_per_group=200, actions=(2, 5), decisions=(8, 20)
+    horizons=1, groups=2, families=2, steps_per_group=200, actions=(2, 5), decisions=(8, 20)
 )
 
 
@@ -172,7 +173,8 @@ def test_every_family_of_the_curriculum_can_be_played() -> None:
     for iteration in range(1, 30):
         for batch in TINY.batches(rng, iteration):
             for task in batch:
-                seen.add(type(task).__name__)
+                assert isinstance(task, SideBySide)
+                seen.update(type(one).__name__ for one in task.tasks)
             if iteration < 4:
                 for task in batch:
                     played = play(network, task, rng)

@@ -93,7 +93,7 @@ class Situated(Task, Protocol):
 
     @property
     def action_features(self) -> Float32:
-        """Of each action, for all trials alike, `[K, F]`."""
+        """Of each action, for all trials alike `[K, F]`, or for each `[B, K, F]`."""
         ...
 
     @property
