@@ -159,7 +159,7 @@ def prepare(critic: Critic, played: list[Played], h: Hyperparameters) -> Batch:
         advantage = advantage - advantage.mean()
         known, spread = None, advantage.std() + 1e-8
         if h.expected_rewards and one.costs is not None:
-            assert one.lost is not None
+            assert one.lost is not None and one.expected_cost is not None
             spread = (advantage - torch.as_tensor(one.lost - one.expected_cost)).std() + 1e-8
             known = torch.as_tensor(-one.costs).float() / spread
         batch.append(

@@ -169,7 +169,7 @@ def test_likelihood_falls_as_beliefs_are_fitted() -> None:
 def test_every_family_of_the_curriculum_can_be_played() -> None:
     network = build("contextual", SMALL, 1)
     rng = np.random.default_rng(1)
-    seen = set()
+    seen: set[str] = set()
     for iteration in range(1, 30):
         for batch in TINY.batches(rng, iteration):
             for task in batch:
