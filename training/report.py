@@ -19,7 +19,7 @@ from contract.bundle import Manifest
 from contract.policy import OnnxPolicy
 from training.baselines import Algorithm, History
 from training.curricula import settings_of
-from training.curriculum import Curriculum, MdpCurriculum
+from training.curriculum import BanditCurriculum, Curriculum, MdpCurriculum
 from training.curves import plot_history, plot_within_trial
 from training.evaluate import BASELINES, Cell, evaluate_bandits, recurrent
 from training.evaluate_mdps import evaluate_mdps
@@ -63,7 +63,7 @@ def write_report(
     """
     policy = OnnxPolicy.load(directory)
     on_mdps = manifest.task_family == MdpCurriculum.name
-    on_bandits = evaluation_trials > 0 and not on_mdps
+    on_bandits = evaluation_trials > 0 and manifest.task_family == BanditCurriculum.name
     cells = evaluate(policy, evaluation_trials) if on_bandits else []
     if learner.history:
         looks = curriculum.looks(learner.policy.action_range)
@@ -145,6 +145,9 @@ def _on_mdps(directory: Path, policy: OnnxPolicy, trials: int) -> str:
 
 def _method(hyperparameters: Hyperparameters, iterations: int) -> str:
     """How the weights were found in so many iterations, in a line."""
+    if fitted := hyperparameters.fitting:
+        began = f"beliefs fitted by likelihood in {min(fitted, iterations)} iterations"
+        return f"{began}, then TRPO" if iterations > fitted else f"{began}, no TRPO"
     if hyperparameters.teacher == "none" or not hyperparameters.lessons:
         return "TRPO from scratch, no teacher"
     lessons, teacher = hyperparameters.lessons, hyperparameters.teacher

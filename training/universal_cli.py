@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from training.policies.network import Critic, Network
 
 _FAMILY = ContextualCurriculum()
-_DEFAULT = Hyperparameters(fitting=40, discount=0.99, gae_lambda=0.95, radius=0.005)
+_DEFAULT = Hyperparameters(fitting=40, discount=0.99, gae_lambda=0.95, radius=0.003)
 
 
 def universal(

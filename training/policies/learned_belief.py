@@ -95,9 +95,11 @@ class LearnedBelief(nn.Module):
         moving = torch.unflatten(parts.evidence, -1, (-1, HYPOTHESES))[..., -1]
         changed = torch.unflatten(each, -1, (-1, HYPOTHESES))[..., -1]
         changed_mean = (torch.softmax(moving, -1)[:, None] * changed).sum(-1)
+        own_deviation = torch.sqrt((weight * own).sum(-1))
         return Prediction(
             mean,
-            torch.sqrt((weight * own).sum(-1)),
+            own_deviation,
+            own_deviation,
             torch.sqrt((weight * total).sum(-1)),
             changed_mean,
         )

@@ -69,8 +69,11 @@ class Prediction(NamedTuple):
     """What is believed of each action's encoded reward: each `[..., K]`."""
 
     mean: Tensor
+    constant_deviation: Tensor
+    """Of the action's constant, whatever the context: what only choosing it tells. Contexts vary
+    by themselves, so what they bring needs no bonus (Bastani, Bayati & Khosravi 2021)."""
     own_deviation: Tensor
-    """Of what sets the action apart from the others."""
+    """Of what sets the action apart from the others in this context."""
     deviation: Tensor
     """Of the mean, all told."""
     changed_mean: Tensor
@@ -150,7 +153,12 @@ class LinearBelief(nn.Module):
         noise = self.noise.variance(parts.statistics)
         own = noise * (weight * own_variance).sum(-1) + apart
         total = own + noise * (weight * common.transpose(1, 2)).sum(-1)
-        return Prediction(mean, torch.sqrt(own), torch.sqrt(total), each[..., -1])
+        # The first number of a packed covariance is the constant's own variance.
+        constant = share * packed[..., 0] + (1.0 - share) * self._own_variance()[0]
+        constant = noise * (weight * functional.relu(constant)).sum(-1)
+        return Prediction(
+            mean, torch.sqrt(constant), torch.sqrt(own), torch.sqrt(total), each[..., -1]
+        )
 
     def update(
         self,
