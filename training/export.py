@@ -38,7 +38,7 @@ from training.policies.network import Network
 Array = NDArray[Any]
 Vectors = dict[str, Array]
 
-MEMORY_TOLERANCE = 1e-6
+MEMORY_TOLERANCE = 5e-6
 """How far the memories of torch and onnxruntime may be apart before an export is refused."""
 DECISION_TOLERANCE = 1e-5
 """The same for probabilities and values: a softmax multiplies the distance of its logits."""
