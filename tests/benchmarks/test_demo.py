@@ -20,7 +20,7 @@ from benchmarks.cli import app
 from benchmarks.demo import WORKFLOW, accounts_of, brand_choice
 from benchmarks.player import Account, Journey, Player, play_all
 from benchmarks.service_process import ServiceProcess
-from tests.bundles import write_counting_bundle
+from tests.bundles import write_counting_bundle, write_default_bundle
 from training.household_baselines import BASELINES
 from training.tasks.households import FAMILIES, load_panels
 
@@ -33,6 +33,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small bundle in place of the shipped one, under its name."""
     folder = tmp_path_factory.mktemp("policies")
     write_counting_bundle(folder, "bandits", 1)
+    write_default_bundle(folder)
     return folder
 
 
@@ -74,7 +75,7 @@ def test_a_service_that_cannot_start_fails_the_demo_with_its_reason(tmp_path: Pa
         app, [*arguments(tmp_path / "none", tmp_path), "--households", "2", "--baseline-seeds", "3"]
     )
     assert result.exit_code == 1
-    assert "bandits/1" in result.stderr
+    assert "universal/1" in result.stderr
     assert not (tmp_path / "demo.json").exists()
 
 

@@ -29,7 +29,18 @@ from acclimate_client import (
 from tests.service_process import ServiceProcess
 
 Start = Callable[..., ServiceProcess]
-CONTEXT = {"tenure_months": 12, "plan": "basic", "in_dispute": False}
+CONTEXT = {
+    "tenure_months": 12,
+    "plan": "basic",
+    "trigger": "price",
+    "usage": 0.5,
+    "offers_lately": 0,
+    "cancelled": False,
+    "season_sin": 0,
+    "season_cos": 1,
+    "region": "north",
+    "in_dispute": False,
+}
 
 
 @pytest.fixture(scope="module")

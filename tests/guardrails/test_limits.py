@@ -194,12 +194,19 @@ def test_limits_and_fallback_of_every_shipped_workflow_compile(path: Any) -> Non
     [
         (
             {"tenure_months": 30.0, "plan": "premium", "in_dispute": False},
-            {"nothing", "call_back", "discount_10", "discount_20", "discount_30"},
+            {
+                "nothing",
+                "call_back",
+                "discount_10",
+                "discount_20",
+                "discount_30",
+                "pause_month",
+            },
             "discount_20",
         ),
         (
             {"tenure_months": 30.0, "plan": "basic", "in_dispute": False},
-            {"nothing", "call_back", "discount_10", "discount_20"},
+            {"nothing", "call_back", "discount_10", "discount_20", "pause_month"},
             "discount_10",
         ),
         (

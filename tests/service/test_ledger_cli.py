@@ -115,7 +115,18 @@ def test_a_running_service_is_verified_and_rebuilt_over_rest(
     import httpx
 
     with httpx.Client(base_url=service.base_url) as http:
-        context = {"tenure_months": 20, "plan": "premium", "in_dispute": False}
+        context = {
+            "tenure_months": 20,
+            "plan": "premium",
+            "trigger": "rival",
+            "usage": 0.2,
+            "offers_lately": 1,
+            "cancelled": False,
+            "season_sin": 0,
+            "season_cos": 1,
+            "region": "south",
+            "in_dispute": False,
+        }
         for n in range(6):
             body = {"account_id": f"a{n % 3}", "context": context, "decision_id": f"d{n}"}
             assert http.post("/v1/workflows/retention-offer/decisions", json=body).is_success

@@ -43,7 +43,7 @@ __all__ = [
     "verticals",
 ]
 
-FILES = Path(__file__).parent / "pending"
+FILES = Path(__file__).parents[3] / "workflows"
 """Where the families' workflow files are."""
 
 
