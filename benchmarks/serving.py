@@ -40,7 +40,7 @@ class Settings:
     """What is measured, and for how long."""
 
     parts: Sequence[str] = PARTS
-    workflows: Path = Path("workflows")
+    workflows: Path = Path("benchmarks/workflows")
     policies: Path = Path("policies")
     rounds: int = 3
     seconds: float = 5.0

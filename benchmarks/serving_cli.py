@@ -46,7 +46,7 @@ def serving(
     check: Annotated[bool, typer.Option(help="Exit with 1 when a target is missed.")] = False,
     workflows: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Folder of workflow files.")
-    ] = Path("workflows"),
+    ] = Path("benchmarks/workflows"),
     policies: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Folder of bundles.")
     ] = Path("policies"),

@@ -19,27 +19,16 @@ DECISION_BATCH = DECISIONS + b"/batch"
 FEEDBACK_BATCH = b"/v1/feedback/batch"
 
 CONTEXTS: tuple[dict[str, object], ...] = tuple(
-    {
-        "tenure_months": tenure,
-        "plan": plan,
-        "trigger": trigger,
-        "usage": usage,
-        "offers_lately": offers,
-        "cancelled": cancelled,
-        "season_sin": 0.6,
-        "season_cos": -0.8,
-        "region": region,
-        "in_dispute": disputed,
-    }
-    for tenure, plan, trigger, usage, offers, cancelled, region, disputed in [
-        (1, "free", "usage", 0.1, 0, False, "north", False),
-        (7, "basic", "price", 0.4, 1, False, "south", False),
-        (18, "basic", "rival", 0.7, 0, False, "north", False),
-        (26, "premium", "service", 0.9, 2, False, "north", False),
-        (60, "premium", "price", 0.5, 0, True, "south", False),
-        (110, "free", "usage", 0.2, 1, True, "south", False),
-        (41, "basic", "service", 0.6, 0, False, "north", True),
-        (240, "premium", "rival", 0.8, 1, False, "south", False),
+    {"tenure_months": tenure, "plan": plan, "in_dispute": disputed}
+    for tenure, plan, disputed in [
+        (1, "free", False),
+        (7, "basic", False),
+        (18, "basic", False),
+        (26, "premium", False),
+        (60, "premium", False),
+        (110, "free", False),
+        (41, "basic", True),
+        (240, "premium", False),
     ]
 )
 REWARDS = (0.0, 0.5, 1.0)

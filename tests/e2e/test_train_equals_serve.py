@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,7 +115,11 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
     assert len({tuple(actions) for actions in expected.values()}) == len(ACCOUNTS)
     assert all(len(set(actions)) > 1 for actions in expected.values())
 
+    workflows = tmp_path / "workflows"
+    workflows.mkdir()
+    shutil.copy(ROOT / "workflows" / "brand-choice.yaml", workflows)
     service = service_process(
+        workflows=workflows,
         policies=tmp_path / "policies",
         redis_url=redis_url,
         installation_key=KEY,
@@ -132,7 +137,7 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
     service.terminate()
 
     identity = load_policy(home).identity
-    replayed = asyncio.run(replay(service.data_dir, tmp_path / "policies"))
+    replayed = asyncio.run(replay(service.data_dir, workflows, tmp_path / "policies"))
     for account in ACCOUNTS:
         data, name = served[account]
         memory = decode(data, identity, name).memory
@@ -142,10 +147,10 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
             assert part.tobytes() == wanted.tobytes()
 
 
-async def replay(data_dir: Path, policies: Path) -> Memories:
+async def replay(data_dir: Path, workflows: Path, policies: Path) -> Memories:
     """Every account's memory, folded from the ledger alone."""
     ledger = Ledger.open(f"sqlite:///{data_dir / 'ledger.sqlite'}")
-    catalog = open_catalog(ROOT / "workflows", policies, ledger, 0)
+    catalog = open_catalog(workflows, policies, ledger, 0)
     recall = Recall(ledger, InProcessMemoryStore(10), catalog, Metrics(), now_us, 500)
     memories: Memories = {}
     for account in ACCOUNTS:
