@@ -15,7 +15,6 @@ import typer
 from training.curriculum import BanditCurriculum
 from training.hyperparameters import Hyperparameters
 from training.train_command import (
-    Asked,
     CgIterations,
     CheckEvery,
     CriticBatches,
@@ -198,18 +197,8 @@ def bandits(
             sizes = {"actions": arms[0], "hidden": hidden}
         return build(network, sizes, seed=seed), build(network, sizes, seed=seed + 1)
 
-    asked = Asked(
-        iterations=iterations,
-        minutes=minutes,
-        seed=seed,
-        out=out or Path("runs") / f"bandits-{network}-{seed}",
-        resume=resume,
-        save_every=save_every,
-        check_every=check_every,
-        threads=threads,
-        device=device,
-    )
-    train_as_asked(ctx, asked, curriculum, networks)
+    folder = out or Path("runs") / f"bandits-{network}-{seed}"
+    train_as_asked(ctx, folder, curriculum, networks)
 
 
 def export(

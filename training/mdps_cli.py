@@ -16,7 +16,6 @@ from training.hyperparameters import Hyperparameters
 from training.informed_mdps import TOLD
 from training.tasks.mdps import ACTIONS, EPISODE_STEPS, REWARD_RANGE, STATES
 from training.train_command import (
-    Asked,
     CgIterations,
     CheckEvery,
     CriticBatches,
@@ -177,15 +176,5 @@ def mdps(
         critic = build_critic("informed", {"told": TOLD}, seed=seed + 1)
         return build(network, known[network], seed=seed), critic
 
-    asked = Asked(
-        iterations=iterations,
-        minutes=minutes,
-        seed=seed,
-        out=out or Path("runs") / f"mdps-{network}-{seed}",
-        resume=resume,
-        save_every=save_every,
-        check_every=check_every,
-        threads=threads,
-        device=device,
-    )
-    train(ctx, asked, curriculum, networks)
+    folder = out or Path("runs") / f"mdps-{network}-{seed}"
+    train(ctx, folder, curriculum, networks)

@@ -90,7 +90,7 @@ notes = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a run, whatever it is trained on and with."""
+    """What was asked of a run, whatever it is trained on and with: the options above by name."""
 
     iterations: int | None
     minutes: float | None
@@ -105,20 +105,22 @@ class Asked:
 
 def train(
     ctx: typer.Context,
-    asked: Asked,
+    out: Path,
     curriculum: Callable[[], Curriculum],
     networks: Callable[[], tuple[Network, Critic]],
 ) -> None:
-    """Trains as asked and as typed, a new learner or a resumed one; refuses what cannot be.
+    """Trains in `out` as was typed, a new learner or a resumed one; refuses what cannot be.
 
-    Both callables may raise ValueError, its message starting with the field's name.
+    The command has the options of a run by their own names (`Asked`). Both callables may raise
+    ValueError, its message starting with the field's name.
     """
     from training import distributed
     from training.checkpoints import FILE, CheckpointError
     from training.run import Schedule
     from training.teachers import build_teacher
 
-    out = asked.out
+    options = (one.name for one in fields(Asked) if one.name != "out")
+    asked = Asked(out=out, **{name: ctx.params[name] for name in options})
     try:
         family = curriculum()
         hyperparameters = _hyperparameters(ctx)

@@ -15,19 +15,26 @@ from training.hyperparameters import Hyperparameters
 from training.tasks.contextual import ACTION_FEATURES, SLOTS
 from training.tasks.task import TOLD
 from training.train_command import (
-    Asked,
     CgIterations,
+    CheckEvery,
     CriticBatches,
     CriticEpochs,
     CriticRate,
     Damping,
+    Device,
     Discount,
     FisherTimes,
     FisherTrials,
     Fitting,
     FittingRate,
     GaeLambda,
+    Iterations,
+    Minutes,
     Radius,
+    Resume,
+    SaveEvery,
+    Seed,
+    Threads,
     need,
     train,
 )
@@ -41,27 +48,17 @@ _DEFAULT = Hyperparameters(fitting=40, discount=0.99, gae_lambda=0.95, radius=0.
 
 def universal(
     ctx: typer.Context,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Stop once this many are done, resumptions included.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Stop after this much training time instead.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, tasks and draws.")] = 1,
+    iterations: Iterations = None,
+    minutes: Minutes = None,
+    seed: Seed = 1,
     out: Annotated[
         Path | None, typer.Option(help="Where checkpoint and plots go; runs/universal-SEED.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, exactly.")
-    ] = False,
-    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 10,
-    check_every: Annotated[
-        int, typer.Option(min=1, help="Iterations between looks at the fixed trials.")
-    ] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    device: Annotated[
-        str, typer.Option(help="cpu or cuda; torchrun starts several processes on either.")
-    ] = "cpu",
+    resume: Resume = False,
+    save_every: SaveEvery = 10,
+    check_every: CheckEvery = 20,
+    threads: Threads = 1,
+    device: Device = "cpu",
     shared: Annotated[int, typer.Option(min=1, help="Recurrent shared memory, floats.")] = 24,
     row: Annotated[int, typer.Option(min=1, help="Recurrent memory an action, floats.")] = 12,
     width: Annotated[int, typer.Option(min=1, help="Width of the head.")] = 48,
@@ -132,17 +129,7 @@ def universal(
 
     train(
         ctx,
-        Asked(
-            iterations=iterations,
-            minutes=minutes,
-            seed=seed,
-            out=out or Path("runs") / f"universal-{seed}",
-            resume=resume,
-            save_every=save_every,
-            check_every=check_every,
-            threads=threads,
-            device=device,
-        ),
+        out or Path("runs") / f"universal-{seed}",
         lambda: ContextualCurriculum(
             horizons=horizons,
             groups=groups,

@@ -16,19 +16,26 @@ from training.hyperparameters import Hyperparameters
 from training.ledger_curriculum import MODEL, LedgerCurriculum
 from training.tasks.task import TOLD
 from training.train_command import (
-    Asked,
     CgIterations,
+    CheckEvery,
     CriticBatches,
     CriticEpochs,
     CriticRate,
     Damping,
+    Device,
     Discount,
     FisherTimes,
     FisherTrials,
     Fitting,
     FittingRate,
     GaeLambda,
+    Iterations,
+    Minutes,
     Radius,
+    Resume,
+    SaveEvery,
+    Seed,
+    Threads,
     need,
     refuse,
     train,
@@ -50,27 +57,17 @@ def workflow(
         Path | None,
         typer.Option(help="Learn from this exported ledger, .jsonl or .parquet; no simulator."),
     ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Stop once this many are done, resumptions included.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Stop after this much training time instead.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, accounts and draws.")] = 1,
+    iterations: Iterations = None,
+    minutes: Minutes = None,
+    seed: Seed = 1,
     out: Annotated[
         Path | None, typer.Option(help="Where checkpoint and plots go; runs/WORKFLOW-SEED.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, exactly.")
-    ] = False,
-    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 10,
-    check_every: Annotated[
-        int, typer.Option(min=1, help="Iterations between looks at the fixed accounts.")
-    ] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    device: Annotated[
-        str, typer.Option(help="cpu or cuda; torchrun starts several processes on either.")
-    ] = "cpu",
+    resume: Resume = False,
+    save_every: SaveEvery = 10,
+    check_every: CheckEvery = 20,
+    threads: Threads = 1,
+    device: Device = "cpu",
     shared: Annotated[int, typer.Option(min=1, help="Recurrent shared memory, floats.")] = 24,
     row: Annotated[int, typer.Option(min=1, help="Recurrent memory an action, floats.")] = 12,
     width: Annotated[int, typer.Option(min=1, help="Width of the head.")] = 48,
@@ -154,19 +151,4 @@ def workflow(
             fit_and_keep(policy, ledger, spec, folder, fitting, fitting_rate, seed, threads)
         return policy, build_critic("informed", {"told": TOLD}, seed + 1)
 
-    train(
-        ctx,
-        Asked(
-            iterations=iterations,
-            minutes=minutes,
-            seed=seed,
-            out=folder,
-            resume=resume,
-            save_every=save_every,
-            check_every=check_every,
-            threads=threads,
-            device=device,
-        ),
-        curriculum,
-        networks,
-    )
+    train(ctx, folder, curriculum, networks)
