@@ -18,7 +18,7 @@ import uvloop
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from contract.spec import Name
+from contract.parts import Name
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~:@|+=,-]{1,128}$", strict=True)]
 

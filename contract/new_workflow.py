@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from contract.spec import DEFAULT_POLICY, WorkflowName
+from contract.parts import WorkflowName
+from contract.spec import DEFAULT_POLICY
 
 TEMPLATE = f"""\
 # One kind of decision: what may be done, in which context, and what counts as success.

@@ -10,38 +10,36 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 
+from contract.parts import (
+    TEN_YEARS,
+    Expression,
+    Finite,
+    Name,
+    Part,
+    PolicyName,
+    RewardValue,
+    WorkflowName,
+    refuse_duplicates,
+)
+from contract.safety import Guardrails
 from contract.source import Problem, Source, read_mapping
 from contract.source import SpecError as SpecError
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-WorkflowName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}/[0-9]{1,9}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-RewardValue = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Aggregation = Literal["earliest", "latest", "sum", "mean", "min", "max"]
-TEN_YEARS = 315_360_000.0
 DEFAULT_POLICY = "universal/1"
 """The policy of every workflow that names none."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _refuse_empty_range(low: float, high: float) -> None:
@@ -51,7 +49,7 @@ def _refuse_empty_range(low: float, high: float) -> None:
         raise ValueError(f"max - min must be finite, got min={low:g}, max={high:g}")
 
 
-class Action(_Part):
+class Action(Part):
     """One thing that may be done."""
 
     id: Name
@@ -59,7 +57,7 @@ class Action(_Part):
     """What is known of the action beforehand, e.g. a discount; the same names on every action."""
 
 
-class NumberFeature(_Part):
+class NumberFeature(Part):
     """A number in [min, max]; encoded to one slot in [−1, 1]."""
 
     type: Literal["number"]
@@ -75,7 +73,7 @@ class NumberFeature(_Part):
         return self
 
 
-class CategoryFeature(_Part):
+class CategoryFeature(Part):
     """One of the declared values; encoded to one slot a value (one-hot)."""
 
     type: Literal["category"]
@@ -84,11 +82,11 @@ class CategoryFeature(_Part):
 
     @model_validator(mode="after")
     def _distinct(self) -> CategoryFeature:
-        _refuse_duplicates("values", self.values)
+        refuse_duplicates("values", self.values)
         return self
 
 
-class BooleanFeature(_Part):
+class BooleanFeature(Part):
     """True or false; encoded to one slot, +1 or −1."""
 
     type: Literal["boolean"]
@@ -100,7 +98,7 @@ ContextFeature = Annotated[
 ]
 
 
-class Reward(_Part):
+class Reward(Part):
     """The range of the reward, and the rewards of named outcomes."""
 
     min: RewardValue = 0.0
@@ -118,7 +116,7 @@ class Reward(_Part):
         return self
 
 
-class Feedback(_Part):
+class Feedback(Part):
     """How long a decision waits for its feedback, and what happens then."""
 
     window_seconds: Annotated[float, Field(gt=0, le=TEN_YEARS, allow_inf_nan=False)] = 86_400.0
@@ -133,45 +131,28 @@ class Feedback(_Part):
     `rebuild` revises the interaction, so that the past is as if it had come in time."""
 
 
-class Horizon(_Part):
+class Horizon(Part):
     """The length H of a trial as the policy is told, and the floor of the share that is left."""
 
     interactions: Annotated[int, Field(ge=1, le=100_000)] = 100
     floor: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
-class Limit(_Part):
-    """A hard limit: an action for which the CEL expression `forbid` is true is never served.
-
-    The expression sees `context.<feature>`, `action.id` and `action.<feature>`.
-    """
-
-    name: Name
-    forbid: Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
-
-
-class Guardrails(_Part):
-    """What may be done. `safe_action` is served when the limits leave nothing."""
-
-    limits: list[Limit] = Field(default_factory=list)
-    safe_action: Name | None = None
-
-
-class Rule(_Part):
+class Rule(Part):
     """Serve `action` when the CEL expression `when` over `context.<feature>` is true."""
 
-    when: Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+    when: Expression
     action: Name
 
 
-class Fallback(_Part):
+class Fallback(Part):
     """The safe policy under the workflow: the first rule that holds, else the fixed action."""
 
     rules: list[Rule] = Field(default_factory=list)
     action: Name
 
 
-class AdaptationTarget(_Part):
+class AdaptationTarget(Part):
     """When an account counts as adapted: see `contract.adaptation`."""
 
     target: Finite
@@ -184,7 +165,7 @@ class AdaptationTarget(_Part):
     """How far below the target the upper bound must fall for an account to have regressed."""
 
 
-class WorkflowSpec(_Part):
+class WorkflowSpec(Part):
     """One workflow. Build one with `load_workflow` or `parse_workflow`."""
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -207,8 +188,7 @@ class WorkflowSpec(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> WorkflowSpec:
         ids = [action.id for action in self.actions]
-        _refuse_duplicates("actions", ids)
-        _refuse_duplicates("guardrails.limits", [limit.name for limit in self.guardrails.limits])
+        refuse_duplicates("actions", ids)
         features = sorted(self.actions[0].features)
         for action in self.actions:
             if "id" in action.features:
@@ -220,16 +200,11 @@ class WorkflowSpec(_Part):
                 )
         named = {"fallback.action": self.fallback.action}
         named |= {f"fallback.rules.{i}.action": r.action for i, r in enumerate(self.fallback.rules)}
-        if self.guardrails.safe_action is not None:
-            named["guardrails.safe_action"] = self.guardrails.safe_action
-        elif self.guardrails.limits:
-            raise ValueError(
-                "guardrails.safe_action must be declared when there are limits: it is served "
-                "when they leave nothing else"
-            )
+        named |= self.guardrails.actions_named()
         for where, action_id in named.items():
             if action_id not in ids:
                 raise ValueError(f"{where} must be one of {ids}, got {action_id!r}")
+        self.guardrails.refuse_dead_ends()
         low, high = self.reward.min, self.reward.max
         bounded = {"adaptation.target": self.adaptation.target}
         if self.feedback.default_reward is not None:
@@ -286,12 +261,6 @@ class WorkflowSpec(_Part):
     def sha256(self) -> str:
         """The identity of this spec version, hex."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
-
-
-def _refuse_duplicates(where: str, values: list[str]) -> None:
-    twice = sorted(value for value, count in Counter(values).items() if count > 1)
-    if twice:
-        raise ValueError(f"{where} must be distinct, got {twice} more than once")
 
 
 def parse_workflow(text: str, source: str = "<text>") -> WorkflowSpec:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 from fastapi import Header, Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from contract.spec import Name, WorkflowSpec
+from contract.parts import Name
+from contract.spec import WorkflowSpec
 
 ID = r"^[A-Za-z0-9._~:@|+=,-]{1,128}$"
 TENANT = r"^[a-z0-9][a-z0-9._-]{0,63}$"
