@@ -96,6 +96,7 @@ def export_bundle(
             curriculum,
             note,
             evaluation_trials,
+            checkpoint.parent,
             evaluation,
         )
         partial.chmod(0o755)

@@ -47,6 +47,11 @@ class Hyperparameters:
     critic_epochs: int = 2
     critic_batches: int = 4
 
+    @property
+    def prepared(self) -> int:
+        """Iterations before the first of TRPO: lessons, where somebody teaches, or a fit."""
+        return max(self.fitting, self.lessons if self.teacher != "none" else 0)
+
     def __post_init__(self) -> None:
         for name in (
             "cg_iterations",

@@ -25,6 +25,7 @@ from training.evaluate import BASELINES, Cell, evaluate_bandits, recurrent
 from training.evaluate_mdps import evaluate_mdps
 from training.hyperparameters import Hyperparameters
 from training.report_mdps import told_of_mdps
+from training.report_phases import told_of_phases
 from training.tasks.bandits import BernoulliBandits
 from training.trpo import Learner
 
@@ -55,11 +56,13 @@ def write_report(
     curriculum: Curriculum,
     note: str,
     evaluation_trials: int,
+    run: Path,
     evaluation: Path | None = None,
 ) -> None:
     """Writes `report.md` and `curve.png` beside the graphs they speak of.
 
-    `evaluation` is a directory that `acclimate evaluate … --report` wrote of this policy.
+    `run` is the directory of its checkpoint, and `evaluation` one that `acclimate evaluate …
+    --report` wrote of this policy.
     """
     policy = OnnxPolicy.load(directory)
     on_mdps = manifest.task_family == MdpCurriculum.name
@@ -79,6 +82,7 @@ def write_report(
         f"# {manifest.policy}: {manifest.network} on {manifest.task_family}",
         _origin(manifest, learner, record, hyperparameters),
         "## Learning curve\n\n![learning curve](curve.png)" if learner.history else "",
+        told_of_phases(learner, manifest.provenance.seed, hyperparameters, curriculum, run),
         _evaluation(manifest, cells) if cells else "",
         _on_mdps(directory, policy, evaluation_trials) if on_mdps and evaluation_trials else "",
         quoted(evaluation, directory) if evaluation else "",

@@ -119,7 +119,8 @@ def run(
             entry = iterate(learner, hyperparameters, curriculum)
             if teacher is not None and hyperparameters.revise:
                 entry |= revise(learner, hyperparameters, curriculum, teacher)
-        if first and learner.iteration % schedule.check_every == 0:
+        is_checked = learner.iteration % schedule.check_every == 0
+        if first and (is_checked or learner.iteration == hyperparameters.prepared):
             entry |= look(learner.policy, curriculum)
         learner.history.append(entry)
         record["seconds"] += time.monotonic() - started
