@@ -68,8 +68,8 @@ def _surprise(history: list[dict[str, float]]) -> list[str]:
     start, end = (sum(part) / _ENDS for part in (found[:_ENDS], found[-_ENDS:]))
     return [
         "",
-        f"Surprise, the mean negative log-likelihood of a reward before it was learned: "
-        f"{start:.3f} over the first {_ENDS} iterations, {end:.3f} over the last {_ENDS} of the fit.",
+        "Surprise, the mean negative log-likelihood of a reward before it was learned: "
+        f"{start:.3f} over the first {_ENDS} iterations of the fit, {end:.3f} over its last.",
     ]
 
 
