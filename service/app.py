@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api import accounts, batch, health, problems, routes
+from service.api import access, accounts, batch, health, problems, routes
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.runtime import Service
+
+ROUTERS = (
+    routes.hot,
+    batch.router,
+    routes.router,
+    accounts.router,
+    health.router,
+)
 
 
 class App(FastAPI):
     """FastAPI behind a cap on bodies and the express way: what is called most passes nothing else.
 
-    Its only state is the service, and whether that is stopping.
+    Its only state is the service, and whether that is stopping. Raises UndeclaredError where a
+    route does not say who may use it.
     """
 
     def __init__(self, service: Service) -> None:
@@ -27,19 +38,25 @@ class App(FastAPI):
         )
         self.state.service = service
         problems.install(self)
-        for router in (
-            routes.hot,
-            batch.router,
-            routes.router,
-            accounts.router,
-            health.router,
-        ):
+        for router in ROUTERS:
             self.include_router(router)
+        self.needs = [(one, access.needs_of(one)) for router in ROUTERS for one in router.routes]
+        """What every route needs: one that does not say so is never served."""
         hot = (*routes.hot.routes, *batch.router.routes)
         self._door = BodyLimit(
             Express(super().__call__, service, [one for one in hot if isinstance(one, APIRoute)]),
             service.settings.max_body_bytes,
         )
+
+    def openapi(self) -> dict[str, Any]:
+        """What the API is, with who may use each route."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            refusals = {str(k): v for k, v in problems.documented(401, 403, 413, 429).items()}
+            refusals.pop("default")
+            access.describe(schema, self.needs, refusals)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, by the way it takes."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from service.api.access import AsCaller, AsOperator
 from service.api.account_export import exported
 from service.api.account_schemas import (
     AccountExport,
@@ -20,7 +21,7 @@ from service.api.account_schemas import (
 )
 from service.api.problems import documented
 from service.api.routes import Running, account_record, served_workflow
-from service.api.schemas import ID, AccountRecord, PathId, Tenant
+from service.api.schemas import ID, AccountRecord, PathId
 from service.api.strict import StrictRoute
 from service.clock import to_moment, to_moment_or_none
 from service.ledger.records import (
@@ -48,13 +49,11 @@ ACCOUNT = "/workflows/{workflow}/accounts/{account_id}"
     responses=documented(404, 410, 422, 503),
     tags=["decisions"],
 )
-async def activate(
-    service: Running, decision_id: PathId, tenant: Tenant = "default"
-) -> ActivationAnswer:
+async def activate(service: Running, who: AsCaller, decision_id: PathId) -> ActivationAnswer:
     """Let a deferred decision count: its window opens now. Doing it again changes nothing."""
     active = await service.ledger.activate(
         ActivateWrite(
-            tenant,
+            who.tenant,
             decision_id,
             service.clock(),
             lambda decision: service.catalog.spec(decision.key.workflow, decision.spec_version),
@@ -70,11 +69,11 @@ async def activate(
 
 @router.post(f"{ACCOUNT}/reset", responses=documented(404, 422, 503), tags=["accounts"])
 async def reset(
-    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+    service: Running, who: AsOperator, workflow: str, account_id: PathId
 ) -> AccountRecord:
     """Start an account anew: its past stays in the ledger and is not learned from any more."""
     served = served_workflow(service, workflow)
-    key = AccountKey(tenant, workflow, account_id)
+    key = AccountKey(who.tenant, workflow, account_id)
     anew = await service.ledger.reset(key, service.clock())
     try:
         await service.recall.at_head(served, key, anew.head)
@@ -85,11 +84,11 @@ async def reset(
 
 @router.post(f"{ACCOUNT}/rebuild", responses=documented(404, 422, 503), tags=["accounts"])
 async def rebuild(
-    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+    service: Running, who: AsOperator, workflow: str, account_id: PathId
 ) -> RebuildAnswer:
     """Fold an account's whole past afresh, and store that in place of whatever is stored."""
     served = served_workflow(service, workflow)
-    rebuilt = await service.rebuilder.account(served, AccountKey(tenant, workflow, account_id))
+    rebuilt = await service.rebuilder.account(served, AccountKey(who.tenant, workflow, account_id))
     return RebuildAnswer(
         account_id=account_id,
         policy=rebuilt.policy,
@@ -105,12 +104,12 @@ async def rebuild(
 
 @router.delete(ACCOUNT, responses=documented(404, 422, 503), tags=["accounts"])
 async def erase(
-    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+    service: Running, who: AsOperator, workflow: str, account_id: PathId
 ) -> ErasureAnswer:
     """Erase an account: its events, memories and name. Keyed hashes of its ids stay, so that what
     still comes for them is refused with 410."""
     served = served_workflow(service, workflow)
-    key = AccountKey(tenant, workflow, account_id)
+    key = AccountKey(who.tenant, workflow, account_id)
     await service.recall.forget(served, key)  # a store that cannot be reached refuses all of it
     erased = await service.ledger.erase(key, service.clock())
     try:
@@ -129,11 +128,11 @@ async def erase(
     tags=["accounts"],
 )
 async def export(
-    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+    service: Running, who: AsOperator, workflow: str, account_id: PathId
 ) -> StreamingResponse:
     """Everything that is known of an account, as a document to download."""
     served_workflow(service, workflow)
-    account = await service.ledger.account(AccountKey(tenant, workflow, account_id))
+    account = await service.ledger.account(AccountKey(who.tenant, workflow, account_id))
     if account is None:
         raise AccountUnknownError
     return StreamingResponse(
@@ -147,15 +146,11 @@ async def export(
     "/workflows/{workflow}/verification", responses=documented(404, 422, 503), tags=["ledger"]
 )
 async def verify(
-    service: Running,
-    workflow: str,
-    after: After = None,
-    limit: Limit = 100,
-    tenant: Tenant = "default",
+    service: Running, who: AsOperator, workflow: str, after: After = None, limit: Limit = 100
 ) -> VerificationPage:
     """Compare the tenant's accounts and their memories with what the ledger's events come to."""
     served = served_workflow(service, workflow)
-    found = await service.verifier.page(served, tenant, limit, after)
+    found = await service.verifier.page(served, who.tenant, limit, after)
     return VerificationPage(
         accounts=found.accounts,
         interactions=found.interactions,
@@ -173,15 +168,11 @@ async def verify(
 
 @router.post("/workflows/{workflow}/rebuild", responses=documented(404, 422, 503), tags=["ledger"])
 async def rebuild_page(
-    service: Running,
-    workflow: str,
-    after: After = None,
-    limit: Limit = 100,
-    tenant: Tenant = "default",
+    service: Running, who: AsOperator, workflow: str, after: After = None, limit: Limit = 100
 ) -> RebuildPage:
     """Fold the pasts of the tenant's accounts afresh, and store that in place of what is stored."""
     served = served_workflow(service, workflow)
-    page = await service.rebuilder.page(served, tenant, limit, after)
+    page = await service.rebuilder.page(served, who.tenant, limit, after)
     return RebuildPage(
         accounts=page.accounts,
         interactions=page.interactions,

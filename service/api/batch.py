@@ -13,6 +13,7 @@ from fastapi import APIRouter, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
+from service.api.access import AsCaller
 from service.api.answers import Json, decision_answer, feedback_answer
 from service.api.problems import Problem, documented, refusal_of
 from service.api.routes import Running, decision_request, feedback_request, served_workflow
@@ -23,7 +24,6 @@ from service.api.schemas import (
     FeedbackAnswer,
     FeedbackBody,
     Id,
-    Tenant,
 )
 from service.api.strict import StrictRoute
 from service.ledger.records import LedgerUnavailableError
@@ -118,13 +118,15 @@ _FEEDBACK = TypeAdapter(FeedbackItem)
     tags=["decisions"],
 )
 async def decide_many(
-    service: Running, workflow: str, body: DecisionBatch, tenant: Tenant = "default"
+    service: Running, who: AsCaller, workflow: str, body: DecisionBatch
 ) -> Response:
     """Choose an action for each of many accounts, by one inference and one commit. All decisions
     for one account are made from its memory as it is."""
     served = served_workflow(service, workflow)
     items = _items(_DECISION, body.decisions)
-    requests = [decision_request(tenant, one) for one in items if not isinstance(one, Exception)]
+    requests = [
+        decision_request(who.tenant, one) for one in items if not isinstance(one, Exception)
+    ]
     made = await service.decider.decide_many(served, requests)
     return _results("decisions", "decision", _merged(items, made), decision_answer)
 
@@ -135,11 +137,11 @@ async def decide_many(
     responses={200: {"model": FeedbackResults}, **documented(400, 413, 422, 503)},
     tags=["decisions"],
 )
-async def learn_many(service: Running, body: FeedbackBatch, tenant: Tenant = "default") -> Response:
+async def learn_many(service: Running, who: AsCaller, body: FeedbackBatch) -> Response:
     """Tell what came of many decisions. Each account learns its own in the order they are in."""
     items = _items(_FEEDBACK, body.feedback)
     requests = [
-        feedback_request(tenant, one.decision_id, one)
+        feedback_request(who.tenant, one.decision_id, one)
         for one in items
         if not isinstance(one, Exception)
     ]

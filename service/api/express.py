@@ -6,22 +6,24 @@ and what is wrong is said. So the two ways cannot differ but in time.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from fastapi import Response
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access.roles import ForbiddenError, Holder, Needs
+from service.api.access import holder_of, needs_of
 from service.api.problems import EXPECTED_ERRORS, refusal_of
-from service.api.schemas import TENANT_HEADER
+from service.api.schemas import TENANT, TENANT_HEADER
 from service.api.strict import parse
 from service.runtime import Service
 
 _TENANT = TENANT_HEADER.lower().encode()
+_TENANT_NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=TENANT)])
 _JSON = {b"application/json", b"application/json; charset=utf-8"}
 
 
@@ -33,14 +35,13 @@ class _Stop(NamedTuple):
     body: TypeAdapter[Any]
     places: dict[str, TypeAdapter[str]]
     """What the path names."""
-    tenant: TypeAdapter[str]
-    no_tenant: str
+    needs: Needs
 
 
 class Express:
     """ASGI middleware: answers POST requests to `routes`, hands everything else on.
 
-    Their functions take `service`, `body`, `tenant` and what their paths name. A body has to
+    Their functions take `service`, `who`, `body` and what their paths name. A body has to
     arrive in one piece.
     """
 
@@ -56,7 +57,7 @@ class Express:
             await self._app(scope, receive, send)
             return
         message = await receive()
-        arguments = _read(stop, place, scope["headers"], message)
+        arguments = _read(stop, place, holder_of(scope), scope["headers"], message)
         if arguments is None:
             await self._app(scope, _first(message, receive), send)
             return
@@ -81,18 +82,23 @@ class Express:
 
 def _stop(route: APIRoute) -> _Stop:
     hints = get_type_hints(route.endpoint, include_extras=True)
+    needs = needs_of(route)
+    assert needs is not None, f"{route.path}: the express way is for those with a key"
     return _Stop(
         matches=route.path_regex.match,
         endpoint=route.endpoint,
         body=TypeAdapter(hints["body"]),
         places={name: TypeAdapter(hints[name]) for name in route.param_convertors},
-        tenant=TypeAdapter(hints["tenant"]),
-        no_tenant=inspect.signature(route.endpoint).parameters["tenant"].default,
+        needs=needs,
     )
 
 
 def _read(
-    stop: _Stop, place: dict[str, str], headers: list[tuple[bytes, bytes]], message: Message
+    stop: _Stop,
+    place: dict[str, str],
+    holder: Holder,
+    headers: list[tuple[bytes, bytes]],
+    message: Message,
 ) -> dict[str, Any] | None:
     """What the function takes; None when anything about the request wants a closer look."""
     tenants, types = [], []
@@ -104,16 +110,17 @@ def _read(
     if len(types) != 1 or types[0] not in _JSON or len(tenants) > 1 or message.get("more_body"):
         return None
     try:
-        tenant = stop.no_tenant
+        tenant = None
         if tenants:
-            tenant = stop.tenant.validate_python(tenants[0].decode("latin-1"))
+            tenant = _TENANT_NAME.validate_python(tenants[0].decode("latin-1"))
+        who = stop.needs.admit(holder, tenant)
         arguments = {
             name: stop.places[name].validate_python(value) for name, value in place.items()
         }
         body = stop.body.validate_python(parse(message["body"]))
-    except (ValidationError, HTTPException, KeyError):
+    except (ForbiddenError, ValidationError, HTTPException, KeyError):
         return None
-    return {**arguments, "tenant": tenant, "body": body}
+    return {**arguments, "who": who, "body": body}
 
 
 def _first(message: Message, receive: Receive) -> Receive:

@@ -6,6 +6,7 @@ import onnxruntime as ort
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import text
 
+from service.api.access import OPEN
 from service.api.problems import documented
 from service.api.routes import Running
 from service.api.schemas import Liveness, PolicyHealth, Readiness
@@ -14,7 +15,7 @@ from service.memory.store import MemoryUnavailableError
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], dependencies=[OPEN])
 
 
 @router.head("/livez", include_in_schema=False)

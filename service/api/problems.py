@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from contract.encode import ContextError
+from service.access.roles import ForbiddenError
 from service.api.schemas import PATTERNS
 from service.api.strict import MalformedError
 from service.decide import ActionsError
@@ -75,6 +76,9 @@ class NotFoundError(Exception):
 TITLES = {
     "malformed": "The body is not JSON",
     "invalid-request": "The request is not valid",
+    "unauthenticated": "A key is needed",
+    "forbidden": "The key may not do this",
+    "rate-limited": "The key asks too often",
     "not-found": "Not found",
     "method-not-allowed": "The method is not allowed here",
     "id-conflict": "The same id came with another body",
@@ -133,6 +137,9 @@ def problem(
 
 EXAMPLES = {
     400: ("malformed", "body", "JSON, but at character 18: Expecting ',' delimiter"),
+    401: ("unauthenticated", "Authorization", "Bearer and a key that is valid"),
+    403: ("forbidden", "Authorization", "a key of role operator"),
+    429: ("rate-limited", "Authorization", "at most 100 requests a second"),
     404: ("not-found", "decision_id", "the id of a decision of this tenant, got d-17"),
     409: ("not-active", "decision_id", "an activated decision"),
     410: ("erased", "decision_id", "the id of a decision that was not erased"),
@@ -156,9 +163,9 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         content = {"schema": schema, "example": json.loads(bytes(example.body))}
         title = content["example"]["title"]
         responses[status] = {"description": f"{title}.", "content": {MEDIA_TYPE: content}}
-    if 503 in responses:
+    for status in {429, 503} & set(responses):
         seconds = {"description": "Seconds.", "schema": {"type": "integer"}}
-        responses[503]["headers"] = {"Retry-After": seconds}
+        responses[status]["headers"] = {"Retry-After": seconds}
     content = {"schema": schema}
     responses["default"] = {"description": "Any other problem.", "content": {MEDIA_TYPE: content}}
     return responses
@@ -187,6 +194,7 @@ EXPECTED_ERRORS = (
     ErasedError,
     NotActiveError,
     NotFoundError,
+    ForbiddenError,
     LedgerUnavailableError,
     MemoryUnavailableError,
 )
@@ -224,6 +232,9 @@ def refusal_of(error: Exception) -> Refusal:
         case NotFoundError():
             errors = [FieldError(field=error.field, expected=error.expected)]
             return Refusal("not-found", 404, errors)
+        case ForbiddenError():
+            errors = [FieldError(field=error.field, expected=error.expected)]
+            return Refusal("forbidden", 403, errors)
         case LedgerUnavailableError():
             log.error("ledger unavailable: %s", kinds(error))
             return Refusal("ledger-unavailable", 503, [], {"Retry-After": "1"})

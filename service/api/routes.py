@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from service.api.access import AsCaller
 from service.api.account_schemas import AuditRecord, rederived_record
 from service.api.answers import (
     Json,
@@ -22,7 +23,6 @@ from service.api.schemas import (
     FeedbackAnswer,
     FeedbackBody,
     PathId,
-    Tenant,
     WorkflowList,
     WorkflowRecord,
 )
@@ -54,13 +54,11 @@ Running = Annotated[Service, Depends(running)]
     responses={200: {"model": DecisionAnswer}, **documented(400, 404, 410, 413, 422, 503)},
     tags=["decisions"],
 )
-async def decide(
-    service: Running, workflow: str, body: DecisionBody, tenant: Tenant = "default"
-) -> Response:
+async def decide(service: Running, who: AsCaller, workflow: str, body: DecisionBody) -> Response:
     """Choose an action for an account, now. Durable before the answer leaves."""
     decision = await service.decider.decide(
         served_workflow(service, workflow),
-        decision_request(tenant, body),
+        decision_request(who.tenant, body),
     )
     return Json(decision_answer(decision))
 
@@ -72,10 +70,10 @@ async def decide(
     tags=["decisions"],
 )
 async def learn(
-    service: Running, decision_id: PathId, body: FeedbackBody, tenant: Tenant = "default"
+    service: Running, who: AsCaller, decision_id: PathId, body: FeedbackBody
 ) -> Response:
     """Tell what came of a decision. The account's next decision knows it."""
-    recorded = await service.learner.learn(feedback_request(tenant, decision_id, body))
+    recorded = await service.learner.learn(feedback_request(who.tenant, decision_id, body))
     return Json(feedback_answer(recorded))
 
 
@@ -86,17 +84,17 @@ async def learn(
 )
 async def read_decision(
     service: Running,
+    who: AsCaller,
     decision_id: PathId,
     rederive: Annotated[bool, Query(description="Replay it, and say how that compares.")] = False,
-    tenant: Tenant = "default",
 ) -> AuditRecord:
     """One decision's audit record, with what came of it."""
-    decision = await service.ledger.decision(tenant, decision_id)
+    decision = await service.ledger.decision(who.tenant, decision_id)
     if decision is None:
-        if await service.ledger.is_erased(tenant, decision_id):
+        if await service.ledger.is_erased(who.tenant, decision_id):
             raise ErasedError("decision_id")
         raise DecisionUnknownError(decision_id)
-    came_of_it = await service.ledger.feedback(tenant, decision_id)
+    came_of_it = await service.ledger.feedback(who.tenant, decision_id)
     return AuditRecord(
         **decision_answer(decision),
         spec_version=decision.spec_version,
@@ -117,11 +115,11 @@ async def read_decision(
     tags=["accounts"],
 )
 async def read_account(
-    service: Running, workflow: str, account_id: PathId, tenant: Tenant = "default"
+    service: Running, who: AsCaller, workflow: str, account_id: PathId
 ) -> AccountRecord:
     """Where one account stands."""
     served = served_workflow(service, workflow)
-    account = await service.ledger.account(AccountKey(tenant, workflow, account_id))
+    account = await service.ledger.account(AccountKey(who.tenant, workflow, account_id))
     if account is None:
         raise NotFoundError("account_id", f"an account of {workflow} that has had a decision")
     return await account_record(service, account, served)
@@ -148,14 +146,14 @@ async def account_record(service: Service, account: Account, served: Workflow) -
 
 
 @router.get("/workflows", responses=documented(422), tags=["workflows"])
-async def list_workflows(service: Running) -> WorkflowList:
+async def list_workflows(service: Running, who: AsCaller) -> WorkflowList:
     """Every workflow being served, with its whole spec."""
     served = service.catalog.workflows.values()
     return WorkflowList(workflows=[workflow_record(one) for one in served])
 
 
 @router.get("/workflows/{workflow}", responses=documented(404, 422), tags=["workflows"])
-async def read_workflow(service: Running, workflow: str) -> WorkflowRecord:
+async def read_workflow(service: Running, who: AsCaller, workflow: str) -> WorkflowRecord:
     """One workflow being served."""
     return workflow_record(served_workflow(service, workflow))
 

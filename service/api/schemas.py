@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import Header, Path
+from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from contract.parts import Name
@@ -25,14 +25,6 @@ PATTERNS = {
 Id = Annotated[str, StringConstraints(pattern=ID, strict=True)]
 PathId = Annotated[str, Path(pattern=ID)]
 TENANT_HEADER = "X-Acclimate-Tenant"
-Tenant = Annotated[
-    str,
-    Header(
-        alias=TENANT_HEADER,
-        pattern=TENANT,
-        description="Whose accounts these are. Tenants see nothing of one another.",
-    ),
-]
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
