@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from training.bounds import refuse_below, refuse_no_range, refuse_no_share
 from training.check import Look
-from training.curriculum import log_uniform
+from training.horizons import log_uniform, stratified
 from training.tasks.bandits import BernoulliBandits
 from training.tasks.contextual import ACTION_FEATURES, SLOTS, ContextualTrials, draw_layout
 from training.tasks.drift import Drift
@@ -60,26 +61,16 @@ class ContextualCurriculum:
     """Share of families fed back late, one half of them in batches."""
 
     def __post_init__(self) -> None:
-        for name, least in (("actions", 2), ("decisions", 2)):
-            low, high = getattr(self, name)
-            if not least <= low <= high:
-                raise ValueError(f"{name}: expected a range from {least} up, got {low} to {high}")
-        for name in ("choice_share", "bandit_share", "funnel_share", "delay_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
+        refuse_no_range(self, 2, "actions", "decisions")
+        refuse_no_share(self, "choice_share", "bandit_share", "funnel_share", "delay_share")
         if self.choice_share + self.bandit_share + self.funnel_share > 1.0:
             raise ValueError("choice_share: expected at most 1 with bandit_share and funnel_share")
-        for name in ("horizons", "groups", "families", "steps_per_group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        refuse_below(self, 1, "horizons", "groups", "families", "steps_per_group")
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """`horizons` batches of `groups`, each of its own number of actions."""
-        low, high = self.decisions
         for part in range(self.horizons):
-            # One horizon from each part of the range: an iteration always sees long accounts.
-            share = (part + rng.random()) / self.horizons
-            n = min(high, int(low * ((high + 1) / low) ** share))
+            n = stratified(rng, self.decisions, part, self.horizons)
             counts = [log_uniform(rng, self.actions) for _ in range(self.groups)]
             share = min(1.0, _ACTIONS_IN_FULL * self.groups / sum(counts))
             trials = max(1, round(self.steps_per_group / n * share / self.families))

@@ -12,7 +12,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from training.bounds import refuse_below, refuse_no_range, refuse_no_share
 from training.check import Look, bandit_looks, mdp_looks
+from training.horizons import log_uniform, stratified
 from training.informed_mdps import InformedMDPs
 from training.tasks.bandits import BernoulliBandits, refuse_impossible_family
 from training.tasks.drift import Drift
@@ -85,12 +87,9 @@ class BanditCurriculum:
                 except ValueError as error:
                     expected = str(error).removeprefix(f"{field}: ")
                     raise ValueError(f"{name}: {expected}") from error
-        for name in ("choice_share", "gaussian_share", "drift_share", "delay_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
-        for name, least in (("horizons", 1), ("groups", 1), ("steps_per_group", 1), ("growing", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        refuse_no_share(self, "choice_share", "gaussian_share", "drift_share", "delay_share")
+        refuse_below(self, 1, "horizons", "groups", "steps_per_group")
+        refuse_below(self, 0, "growing")
         if set(self.held_out_arms) >= set(range(self.arms[0], self.arms[1] + 1)):
             raise ValueError(
                 f"held_out_arms: expected to leave some of {self.arms[0]} to {self.arms[1]} arms, "
@@ -151,31 +150,18 @@ class MdpCurriculum:
     """Iterations over which the most episodes grow to the range's end; 0: all from the start."""
 
     def __post_init__(self) -> None:
-        low, high = self.episodes
-        if not 1 <= low <= high:
-            raise ValueError(f"episodes: expected a range from 1 up, got {low} to {high}")
-        least = {"horizons": 1, "steps_per_horizon": 1, "growing": 0}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name}: expected at least {lowest}, got {getattr(self, name)}")
+        refuse_no_range(self, 1, "episodes")
+        refuse_below(self, 1, "horizons", "steps_per_horizon")
+        refuse_below(self, 0, "growing")
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """`horizons` batches of one family each."""
-        low, high = self.episodes
         grown = min(1.0, iteration / self.growing) if self.growing else 1.0
-        ratio = ((high + 1) / low) ** grown
         for part in range(self.horizons):
-            n = int(low * ratio ** ((part + rng.random()) / self.horizons))
+            n = stratified(rng, self.episodes, part, self.horizons, grown)
             trials = max(2, round(self.steps_per_horizon / (n * EPISODE_STEPS)))
-            yield [InformedMDPs(trials, min(n, high), rng)]
+            yield [InformedMDPs(trials, n, rng)]
 
     def looks(self, action_range: tuple[int, int]) -> list[Look]:
         """The ends and the middle of the paper's table."""
         return mdp_looks()
-
-
-def log_uniform(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
-    """An integer, log-uniform over the closed range."""
-    low, high = bounds
-    drawn = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
-    return min(max(drawn, low), high)

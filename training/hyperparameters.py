@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from training.bounds import refuse_below
+
 _HIGHEST_RATE = 1e30
 """A rate far above it does not fit the single-precision number that Adam multiplies with."""
 
@@ -53,15 +55,8 @@ class Hyperparameters:
         return max(self.fitting, self.lessons if self.teacher != "none" else 0)
 
     def __post_init__(self) -> None:
-        for name in (
-            "cg_iterations",
-            "critic_epochs",
-            "critic_batches",
-            "lesson_passes",
-            "lesson_parts",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        refuse_below(self, 1, "cg_iterations", "critic_epochs", "critic_batches")
+        refuse_below(self, 1, "lesson_passes", "lesson_parts")
         for name in ("discount", "gae_lambda", "fisher_trials", "fisher_times", "lesson_times"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: expected a share in (0, 1], got {getattr(self, name)}")

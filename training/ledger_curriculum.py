@@ -10,14 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from training.account_batches import cut_batches, refuse_impossible_cut
 from training.check import Look
 from training.ledger_model import FittedModel, FittedTrials
 from training.tasks.task import Task
 
 MODEL = "ledger-model.npz"
 """The fitted model, beside the checkpoint."""
-_DELAYS = (0, 0, 0, 1, 3, 10)
-"""Decisions that the feedback of a batch is late, one as likely as another."""
 _LOOK_SEED = 20_261_122
 
 
@@ -39,22 +38,13 @@ class LedgerCurriculum:
     """Decisions an account are drawn log-uniformly from this range."""
 
     def __post_init__(self) -> None:
-        low, high = self.decisions
-        if not 2 <= low <= high:
-            raise ValueError(f"decisions: expected a range from 2 up, got {low} to {high}")
-        for name in ("horizons", "groups", "steps_per_group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        refuse_impossible_cut(self)
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """`horizons` batches of `groups` tasks."""
-        low, high = self.decisions
-        model, ratio = _loaded(self.model), (high + 1) / low
-        for part in range(self.horizons):
-            n = min(high, int(low * ratio ** ((part + rng.random()) / self.horizons)))
-            trials = max(4, round(self.steps_per_group / n))
-            delay = min(int(rng.choice(_DELAYS)), n - 1)
-            yield [FittedTrials(model, trials, n, rng, delay=delay) for _ in range(self.groups)]
+        model = _loaded(self.model)
+        for accounts, n, delay in cut_batches(rng, self):
+            yield [FittedTrials(model, accounts, n, rng, delay=delay) for _ in range(self.groups)]
 
     def looks(self, action_range: tuple[int, int]) -> list[Look]:
         """Fixed accounts of the model."""

@@ -12,13 +12,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from training.account_batches import cut_batches, refuse_impossible_cut
 from training.check import Look
 from training.tasks.task import Task
 from training.tasks.workflow_trials import WorkflowTrials
 from training.tasks.workflows.families import FAMILIES, TRAINING_VERTICALS
 
-_DELAYS = (0, 0, 0, 1, 3, 10)
-"""Decisions that the feedback of a batch is late, one as likely as another."""
 _LOOK_SEED = 20_261_122
 
 
@@ -44,28 +43,18 @@ class WorkflowCurriculum:
                 f"workflow: expected one with a simulator ({', '.join(FAMILIES)}), "
                 f"got {self.workflow}"
             )
-        low, high = self.decisions
-        if not 2 <= low <= high:
-            raise ValueError(f"decisions: expected a range from 2 up, got {low} to {high}")
-        for name in ("horizons", "groups", "steps_per_group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        refuse_impossible_cut(self)
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """`horizons` batches of `groups` verticals, drawn without replacement while they last."""
-        low, high = self.decisions
         names = TRAINING_VERTICALS[self.workflow]
         order: list[str] = []
-        ratio = (high + 1) / low
-        for part in range(self.horizons):
-            n = min(high, int(low * ratio ** ((part + rng.random()) / self.horizons)))
-            trials = max(4, round(self.steps_per_group / n))
-            delay = min(int(rng.choice(_DELAYS)), n - 1)
+        for accounts, n, delay in cut_batches(rng, self):
             batch = []
             for _ in range(self.groups):
                 order = order or [str(one) for one in rng.permutation(names)]
                 batch.append(
-                    WorkflowTrials(self.workflow, order.pop(), trials, n, rng, delay=delay)
+                    WorkflowTrials(self.workflow, order.pop(), accounts, n, rng, delay=delay)
                 )
             yield batch
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.bounds import refuse_below
 from training.policies.cells import step
 from training.policies.flat_memory import FlatMemory
 from training.policies.flat_pass import Weights
@@ -32,10 +33,8 @@ class GruSizes:
     action_features: int = 0
 
     def __post_init__(self) -> None:
-        if self.actions < 2:
-            raise ValueError(f"actions: expected at least 2, got {self.actions}")
-        if self.hidden < 1:
-            raise ValueError(f"hidden: expected at least 1, got {self.hidden}")
+        refuse_below(self, 2, "actions")
+        refuse_below(self, 1, "hidden")
         if self.action_features:
             raise ValueError("action_features: the flat network takes none; use actionwise")
 

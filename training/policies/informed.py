@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.bounds import refuse_below
 from training.record import Record
 
 
@@ -24,9 +25,7 @@ class InformedSizes:
     width: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("told", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        refuse_below(self, 1, "told", "width")
 
 
 class InformedCritic(nn.Module):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from training.bounds import refuse_below
 from training.record import Record
 from training.trust_region import Differentiated, Linearised
 
@@ -45,9 +46,8 @@ class PlanningSizes:
     action_features: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("actions", 2), ("context", 1), ("episode", 1), ("width", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        refuse_below(self, 2, "actions")
+        refuse_below(self, 1, "context", "episode", "width")
         if not self.reward_scale > 0.0:
             raise ValueError(f"reward_scale: expected more than 0, got {self.reward_scale}")
         if self.action_features:
