@@ -7,6 +7,7 @@ import service.check_cli
 import service.cli
 import service.init_cli
 import service.ledger_cli
+import service.rollout_cli
 import training.ablations_cli
 import training.bench_cli
 import training.cli
@@ -30,6 +31,7 @@ main.command("init")(service.init_cli.init_command)
 main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)
 main.add_typer(service.ledger_cli.app, name="ledger")
+main.add_typer(service.rollout_cli.app, name="rollout")
 main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
