@@ -6,6 +6,7 @@ import benchmarks.cli
 import service.check_cli
 import service.cli
 import service.init_cli
+import service.jobs_cli
 import service.ledger_cli
 import service.rollout_cli
 import training.ablations_cli
@@ -30,6 +31,9 @@ benchmarks.cli.bench.command("training")(training.bench_cli.training)
 main.command("init")(service.init_cli.init_command)
 main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)
+main.command("worker")(service.jobs_cli.worker_command)
+main.command("beat")(service.jobs_cli.beat_command)
+main.command("jobs")(service.jobs_cli.jobs_command)
 main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(service.rollout_cli.app, name="rollout")
 main.command("simulate")(training.simulate_cli.simulate)

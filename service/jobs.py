@@ -1,19 +1,23 @@
-"""What must happen later, on an in-process scheduler. Every job is idempotent and may be killed."""
+"""What must happen later, run by `service.scheduler`. Every job is idempotent and may be killed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from service.catalog import Catalog
+from service.catalog import Catalog, Workflow
 from service.clock import Clock
+from service.fault_points import reach
 from service.learn import Learner
+from service.ledger.leases import Kept
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Head, LedgerUnavailableError
+from service.ledger.scan import read_keys
 from service.memory.store import MemoryStore, MemoryUnavailableError
 from service.metrics import Metrics
 from service.recall import Recall
+from service.scheduler import Run
 from service.settings import Settings
 
 PAGE = 500
@@ -23,18 +27,13 @@ OVERLAP_US = 10_000_000
 SWEEP_US = 900_000_000
 """How far the sweep at start looks back from the last change, for what a crash left. Older memories
 that are behind heal when they are next asked for: the commit finds them out."""
-PAGES_A_ROUND = 40
-"""Pages that a sweep reads before the other jobs have their turn."""
-ROUNDS_A_COUNT = 30
-"""Accounts are counted by phase once in so many rounds: it reads them all."""
-ROUNDS_A_CLEARANCE = 600
-"""What retention lets go of is looked for once in so many rounds."""
-
+PAGES_A_RUN = 40
+"""Pages that a sweep reads before a run ends."""
 log = logging.getLogger(__name__)
 
 
 class Jobs:
-    """The scheduler and its jobs. `run_once` is one round of all of them."""
+    """The jobs, each one run of it. `kept` is what the run before wrote down."""
 
     def __init__(
         self,
@@ -57,33 +56,19 @@ class Jobs:
         self._settings = settings
         # What a crash left is as old as the last change, however long ago that was.
         last = min(clock(), ledger.changed_last_us() or 0)
-        self._swept_to_us: int | None = last - SWEEP_US
-        """Where a sweep has got to; None when there is nothing to sweep."""
-        self._reconciled_to_us = clock() - OVERLAP_US
-        self._incarnation = ""
-        self._rounds = 0
+        self._to_sweep_from_us: int | None = last - SWEEP_US
+        """Where this process's first sweep begins; None once it began."""
+        self._kept: Kept = {}
 
-    async def run(self) -> None:
-        """Rounds until cancelled."""
-        while True:
-            await self.run_once()
-            await asyncio.sleep(self._settings.job_interval_seconds)
-
-    async def run_once(self) -> None:
-        """One round. A failing job is logged and does not keep the others from running."""
-        jobs: list[Callable[[], Awaitable[object]]] = [self.fold_defaults, self.reconcile]
-        if self._rounds % ROUNDS_A_COUNT == 0:
-            jobs.append(self.count_accounts)
-        if self._rounds % ROUNDS_A_CLEARANCE == 0 and self._settings.retention_days is not None:
-            jobs.append(self.clear)
-        self._rounds += 1
-        for job in jobs:
-            try:
-                await job()
-            except (LedgerUnavailableError, MemoryUnavailableError) as error:
-                log.warning("%s: %s", job.__name__, type(error).__name__)
-            except Exception as error:
-                log.error("%s failed: %s", job.__name__, type(error).__name__)
+    def runs(self) -> dict[str, Run]:
+        """The jobs by name."""
+        return {
+            "defaults": lambda _: self.fold_defaults(),
+            "reconcile": self.reconcile,
+            "migrate": self.migrate,
+            "retention": lambda _: self.clear(),
+            "count": lambda _: self.count_accounts(),
+        }
 
     async def fold_defaults(self) -> int:
         """Folds the default reward of every decision whose window has closed; how many."""
@@ -100,33 +85,71 @@ class Jobs:
             if failed or len(due) < PAGE:
                 return folded
 
-    async def reconcile(self) -> int:
+    async def reconcile(self, kept: Kept | None = None) -> int:
         """Brings stored memories that are not at their account's head there; how many.
 
         Swept is what changed lately at start, and everything once the store may have gone back in
-        time. Otherwise a page a round of what changed last is looked at, for what another replica
+        time. Otherwise a page a run of what changed last is looked at, for what another replica
         committed and did not live to fold. Memories that are not stored are left alone: they are
         rebuilt when first asked for.
         """
+        kept = self._kept if kept is None else kept
         incarnation = await self._memories.incarnation()
-        if self._incarnation not in ("", incarnation):
-            self._swept_to_us = 0
-        self._incarnation = incarnation
+        sweep: int | None = kept.get("swept_to_us")
+        if (at_start := self._to_sweep_from_us) is not None:
+            sweep = at_start if sweep is None else min(sweep, at_start)
+            self._to_sweep_from_us = None
+        if kept.get("incarnation", incarnation) != incarnation:
+            sweep = 0
+        kept |= {"incarnation": incarnation, "swept_to_us": sweep}
         healed = 0
-        for _ in range(PAGES_A_ROUND):
-            if self._swept_to_us is None:
+        for _ in range(PAGES_A_RUN):
+            if sweep is None:
                 break
-            changed = await self._ledger.heads_changed(self._swept_to_us, PAGE)
+            changed = await self._ledger.heads_changed(sweep, PAGE)
             healed += await self._heal(changed)
-            if len(changed) < PAGE:
-                self._swept_to_us = None
-            else:  # a page of accounts that all changed in one microsecond must not be walked again
-                self._swept_to_us = max(changed[-1][2], self._swept_to_us + 1)
-        changed = await self._ledger.heads_changed(self._reconciled_to_us, PAGE)
+            # A page of accounts that all changed in one microsecond must not be walked again.
+            sweep = None if len(changed) < PAGE else max(changed[-1][2], sweep + 1)
+            kept["swept_to_us"] = sweep
+        since = kept.get("reconciled_to_us", self._clock() - OVERLAP_US)
+        changed = await self._ledger.heads_changed(since, PAGE)
         healed += await self._heal(changed)
-        # With more than a page a round it skips: this is a second look, not what healing rests on.
-        self._reconciled_to_us = self._clock() - OVERLAP_US
+        # With more than a page a run it skips: this is a second look, not what healing rests on.
+        kept["reconciled_to_us"] = self._clock() - OVERLAP_US
         return healed
+
+    async def migrate(self, kept: Kept | None = None) -> int:
+        """Replays accounts that the policy before still serves under the policy that is to serve
+        them, without waiting for their next decision; how many.
+
+        A page after another by name, from where the run before got to; begins anew for another
+        policy. An account that has moved on meanwhile is brought to its head when it is read.
+        """
+        kept = self._kept if kept is None else kept
+        brought = 0
+        for workflow in self._catalog.workflows.values():
+            if workflow.before is not None:
+                brought += await self._migrate(workflow, kept)
+        return brought
+
+    async def _migrate(self, workflow: Workflow, kept: Kept) -> int:
+        policy = workflow.policy.identity.digest.hex()
+        place = kept.setdefault("migrate", {}).setdefault(workflow.name, {})
+        if place.get("policy") != policy:
+            place.clear()
+            place |= {"policy": policy, "after": None, "done": False}
+        brought = 0
+        for _ in range(PAGES_A_RUN):
+            if place["done"]:
+                break
+            after = place["after"]
+            keys = await self._ledger.read(read_keys(workflow.name, after and tuple(after), PAGE))
+            for key in keys:
+                brought += await self._recall.bring_over(workflow, key)
+                reach("migrate.brought")
+                place["after"] = [key.tenant, key.account_id]
+            place["done"] = len(keys) < PAGE
+        return brought
 
     async def _heal(self, changed: Sequence[tuple[AccountKey, Head, int]]) -> int:
         """Brings those of the accounts' stored memories that are behind to the head; how many.
@@ -162,7 +185,8 @@ class Jobs:
     async def clear(self) -> int:
         """Deletes events that are older than retention says and that a kept memory of every policy
         that serves their workflow has folded; how many decisions."""
-        assert self._settings.retention_days is not None
+        if self._settings.retention_days is None:
+            return 0
         before_us = self._clock() - round(self._settings.retention_days * 86_400e6)
         cleared = 0
         for workflow in self._catalog.workflows.values():

@@ -13,6 +13,7 @@ from contract.encode import ContextError
 from contract.spec import BooleanFeature, NumberFeature, WorkflowSpec
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+JOB_SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -162,6 +163,20 @@ class Metrics:
             "acclimate_ledger_commit_writes",
             "Writes in one group commit.",
             buckets=GROUPS,
+            registry=r,
+        )
+        self.job_runs = Counter(
+            "acclimate_job_runs",
+            "Runs of jobs, by how they ended: done, failed, skipped as another ran it, lost to "
+            "another while asleep.",
+            ["job", "outcome"],
+            registry=r,
+        )
+        self.job_seconds = Histogram(
+            "acclimate_job_seconds",
+            "Seconds of one run of a job.",
+            ["job"],
+            buckets=JOB_SECONDS,
             registry=r,
         )
         self.parity = Gauge(

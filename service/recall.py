@@ -151,6 +151,29 @@ class Recall:
             self._bringing[key] = asyncio.create_task(self._bring_over(workflow, key))
         return before
 
+    async def bring_over(self, workflow: Workflow, key: AccountKey) -> bool:
+        """Whether this replayed an account that the policy before still serves under the policy
+        that is to serve it. Raises MemoryUnavailableError and LedgerUnavailableError."""
+        before = workflow.before
+        if before is None or key in self._bringing:
+            return False
+        found = await self._memories.get_many(
+            [(key, workflow.policy.identity), (key, before.policy.identity)], keep_alive=False
+        )
+        for one in found:
+            if isinstance(one, MemoryUnavailableError):
+                raise one
+        brought, left = found
+        if brought is not None or left is None:
+            return False
+        try:
+            async with self._turn:
+                await self._replay(workflow, key, None)
+        except UnreadablePastError as error:
+            log.warning("an account is not brought over: %s", type(error).__name__)
+            return False
+        return True
+
     async def _bring_over(self, workflow: Workflow, key: AccountKey) -> None:
         """Replays an account under the policy that is to serve it from then on."""
         try:

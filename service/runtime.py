@@ -28,6 +28,7 @@ from service.metrics import Metrics
 from service.recall import Recall
 from service.rederive import Rederiver
 from service.replay import Rebuilder
+from service.scheduler import Scheduler
 from service.settings import Settings
 from service.together import Together
 from service.verify import Verifier
@@ -47,6 +48,7 @@ class Service:
     decider: Decider
     learner: Learner
     jobs: Jobs
+    scheduler: Scheduler
     metrics: Metrics
     rederiver: Rederiver
     rebuilder: Rebuilder
@@ -71,6 +73,7 @@ async def open_service(
         recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
         together = Together(memories, recall, catalog, metrics)
         learner = Learner(ledger, recall, together, catalog, metrics, clock)
+        jobs = Jobs(ledger, memories, recall, learner, catalog, metrics, clock, settings)
         service = Service(
             settings,
             ledger,
@@ -79,16 +82,8 @@ async def open_service(
             recall,
             Decider(ledger, recall, metrics, clock, key),
             learner,
-            Jobs(
-                ledger,
-                memories,
-                recall,
-                learner,
-                catalog,
-                metrics,
-                clock,
-                settings,
-            ),
+            jobs,
+            Scheduler(ledger, metrics, settings, jobs.runs()),
             metrics,
             Rederiver(recall, catalog, key),
             Rebuilder(ledger, memories, recall),
@@ -101,12 +96,12 @@ async def open_service(
             metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
             metrics.expect_context(workflow.spec)
             metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
-        jobs = asyncio.create_task(service.jobs.run()) if schedule else None
+        running = asyncio.create_task(service.scheduler.run()) if schedule else None
         try:
             yield service
         finally:
-            if jobs is not None:
-                await end(jobs)
+            if running is not None:
+                await end(running)
             await recall.close()
             await memories.close()
     finally:

@@ -43,9 +43,7 @@ class RefusedToStartError(Exception):
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then returns when every request in flight is answered and
     everything is closed. A second signal waits for no request. Raises RefusedToStartError."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log_discreetly()
     arm(settings.fault_point)
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*GARBAGE)
@@ -53,6 +51,13 @@ def serve(settings: Settings) -> None:
         uvicorn_loop().run(_serve(settings))
     except (SpecError, BundleError, LedgerUnavailableError, SettingError) as error:
         raise RefusedToStartError(str(error)) from error
+
+
+def log_discreetly() -> None:
+    """Logs to standard error, without what exceptions quote."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class Discreet(logging.Formatter):

@@ -11,8 +11,9 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
@@ -68,8 +69,20 @@ class Settings(BaseSettings):
     retention_days: float | None = Field(None, gt=0)
     """Events older than this are deleted where a kept memory holds what they came to; default:
     never."""
+    jobs: Literal["here", "workers"] = "here"
+    """Who runs the jobs: the processes that serve, or Celery workers (`acclimate worker` and
+    `acclimate beat`), which need Redis and PostgreSQL."""
     job_interval_seconds: float = Field(1.0, gt=0)
-    """How often the scheduler looks for what is due."""
+    """How often the scheduler looks for what is due. It may be a second at the least with
+    workers."""
+    job_lease_seconds: float = Field(3.0, ge=0.5, le=600)
+    """How long a job waits for a worker that was killed in it; a run renews its lease at a third of
+    that."""
+    broker_url: str | None = None
+    """Celery's broker, `redis://…`; default: `redis_url`. One installation a database: beats and
+    workers of two would mix."""
+    worker_metrics_port: int | None = Field(None, ge=1, le=65_535)
+    """Where a worker listens for Prometheus; default: nowhere."""
     drain_seconds: float = Field(0.0, ge=0, le=3_600)
     """How long a process that was asked to end serves on while /readyz says that it is stopping:
     the time a load balancer takes to notice."""
@@ -84,6 +97,13 @@ class Settings(BaseSettings):
         if key is not None:
             _refuse_short(key.get_secret_value().encode())
         return key
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("expected redis:// or rediss:// and what redis-py takes after it")
+        return url
 
     @field_validator("fault_point")
     @classmethod
@@ -127,6 +147,27 @@ class Settings(BaseSettings):
         if dialect.is_async:
             raise ValueError(f"{refusal}, whose driver is asynchronous")
         return url
+
+    @model_validator(mode="after")
+    def _workers_can_reach_it(self) -> Settings:
+        if self.jobs == "workers":
+            self.broker()
+            if make_url(self.ledger).get_backend_name() == "sqlite" or self.redis_url is None:
+                raise ValueError(
+                    "jobs: expected `here`, or a ledger in PostgreSQL (ACCLIMATE_LEDGER_URL) and "
+                    "memories in Redis (ACCLIMATE_REDIS_URL), which workers can reach"
+                )
+        return self
+
+    def broker(self) -> str:
+        """Celery's broker. Raises ValueError where none is named."""
+        for url in (self.broker_url, self.redis_url):
+            if url is not None and url.startswith(("redis://", "rediss://")):
+                return url
+        raise ValueError(
+            "broker_url: expected redis:// or rediss://, or such a redis_url: Celery speaks to one "
+            "server, not to a cluster"
+        )
 
     @property
     def ledger(self) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from contract.spec import SpecError, WorkflowSpec
+from service.fault_points import reach
 from service.ledger.erasure import Erased, Tombstones, erase, starts_at, was_erased
 from service.ledger.group_commit import WRITERS, GroupCommit
 from service.ledger.past import read_past
@@ -150,6 +151,16 @@ class Ledger:
         with self._engine.connect().execution_options(**options) as connection:
             return query(connection)
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may have it open at once, on several hosts."""
+        return self._engine.dialect.name != "sqlite"
+
+    async def alone(self, work: Callable[[Connection], R]) -> R:
+        """What `work` does in a transaction of its own; it takes the locks it needs. Raises what it
+        raises, and LedgerUnavailableError."""
+        return await self._commits.alone(work)
+
     async def close(self) -> None:
         """Commits what is pending and lets go of the ledger."""
         await self._commits.close()
@@ -220,6 +231,7 @@ class Ledger:
                 cleared += await self._commits.alone(
                     partial(cut, key=key, position=position, digests=digests, before_us=before_us)
                 )
+                reach("retention.committed")
             if not found:
                 break
             after = found[-1][0]

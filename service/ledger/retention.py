@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from service.fault_points import reach
 from service.ledger.records import AccountKey
 from service.ledger.rows import lock_accounts
 from service.ledger.tables import (
@@ -103,6 +104,7 @@ def cut(
     connection.execute(update(accounts).where(*own).values(kept_above=position))
     ids = sorted(set(connection.scalars(below)))
     _delete(connection, key.tenant, ids)
+    reach("retention.in_transaction")
     return len(ids)
 
 

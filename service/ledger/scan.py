@@ -74,6 +74,20 @@ def read_accounts(
     return lambda connection: [to_account(row) for row in connection.execute(query)]
 
 
+def read_keys(
+    workflow: str, after: tuple[str, str] | None, limit: int
+) -> Callable[[Connection], list[AccountKey]]:
+    """The next accounts of a workflow, of all tenants, above (tenant, account), in order."""
+    columns = accounts.c
+    place = columns.tenant, columns.account_id
+    query = select(*place).where(columns.workflow == workflow).order_by(*place).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(*place) > tuple_(*after))
+    return lambda connection: [
+        AccountKey(row.tenant, workflow, row.account_id) for row in connection.execute(query)
+    ]
+
+
 def read_scopes(scope: Scope) -> Callable[[Connection], list[Scope]]:
     """The pairs of tenant and workflow in scope that have accounts: what is walked one by one, as
     only then do the keys carry a walk from page to page."""

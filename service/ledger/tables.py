@@ -178,6 +178,20 @@ tombstones = Table(
     Column("erased_at_us", BigInteger, nullable=False),
 )
 
+jobs = Table(
+    "jobs",
+    metadata,
+    # Who may run a job now, and what its last run wrote down for the next: service.ledger.leases.
+    Column("job", String(64), primary_key=True),
+    Column("fence", BigInteger, nullable=False),  # how many runs began
+    Column("holder", String(128)),
+    Column("until_us", BigInteger, nullable=False),  # by the database's clock; 0: free
+    Column("began_at_us", BigInteger),
+    Column("ended_at_us", BigInteger),
+    Column("outcome", String(16)),
+    Column("kept", Text, nullable=False),  # JSON
+)
+
 
 def of_account(table: Table, key: AccountKey) -> tuple[ColumnElement[bool], ...]:
     """What holds of an account's own rows in any table that names accounts."""

@@ -51,7 +51,7 @@ def known_settings() -> set[str]:
 
 def test_compose_runs_the_service_on_a_healthy_redis_and_postgresql() -> None:
     services = compose()["services"]
-    assert set(services) == {"service", "redis", "postgres"}
+    assert set(services) == {"service", "worker", "beat", "redis", "postgres"}
     waits = {name: d["condition"] for name, d in services["service"]["depends_on"].items()}
     assert waits == {"redis": "service_healthy", "postgres": "service_healthy"}
     for name, service in services.items():
@@ -88,10 +88,11 @@ def test_every_setting_named_is_one_the_service_reads(path: str) -> None:
     assert named <= known_settings()
 
 
-def test_compose_gives_the_service_settings_that_it_accepts(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("which", ["service", "worker", "beat"])
+def test_compose_gives_each_process_settings_that_it_accepts(
+    monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
-    given = compose()["services"]["service"]["environment"]
+    given = compose()["services"][which]["environment"]
     for name in known_settings():
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
@@ -103,6 +104,16 @@ def test_compose_gives_the_service_settings_that_it_accepts(
     assert settings.redis_url == "redis://redis:6379/0"
     assert settings.ledger_url is not None
     assert "@postgres:5432/acclimate" in settings.ledger_url
+    assert settings.jobs == ("here" if which == "service" else "workers")
+
+
+def test_compose_starts_workers_only_when_asked_to_and_in_the_same_image() -> None:
+    services = compose()["services"]
+    for name in ("worker", "beat"):
+        assert services[name]["profiles"] == ["worker"]
+        assert services[name]["image"] == services["service"]["image"]
+        assert services[name]["command"] == ["acclimate", name]
+    assert services["service"]["environment"]["ACCLIMATE_JOBS"] == "${ACCLIMATE_JOBS:-here}"
 
 
 def test_the_image_copies_what_is_here_and_what_the_build_may_see() -> None:
@@ -131,7 +142,7 @@ def test_the_image_runs_the_service_unprivileged_and_without_torch() -> None:
     compile(health[-1], "HEALTHCHECK", "exec")
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
     assert len(installs) == 1
-    assert "-c constraints.txt '.[production]'" in installs[0]
+    assert "-c constraints.txt '.[production,worker]'" in installs[0]
 
 
 def test_redis_keeps_what_it_is_told_with_its_production_configuration() -> None:

@@ -12,6 +12,7 @@ from service.metrics import Metrics
 from tests.service.conftest import CONTEXT, Client
 
 LABELS = {"workflow", "policy", "reason", "cause", "limit", "feature", "status", "phase"}
+LABELS |= {"job", "outcome"}
 UNITS = ("_seconds", "_interactions", "_writes", "_decisions")
 """What a histogram is of ends its name: a base unit, or what is counted."""
 
@@ -62,7 +63,7 @@ async def test_no_label_is_anything_that_a_caller_chooses(client: Client) -> Non
             answer = await client.decide(account, tenant=tenant, context=CONTEXT | {"age": 7})
             await client.learn(answer.json()["decision_id"], tenant=tenant, outcome="solved")
     await client.learn("nobody-knows-it", reward=1)
-    await client.service.jobs.run_once()
+    await client.service.scheduler.run_once()
     answer = await client.http.get("/metrics")
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     for secret in ("household", "shop-", "nobody-knows-it", "solved", "premium"):

@@ -228,7 +228,7 @@ class Beside:
             self.jobs_run()
 
     def jobs_run(self) -> None:
-        self.run(self.client.service.jobs.run_once())
+        self.run(self.client.service.scheduler.run_once())
         for account, model in self.models.items():
             model.fold_defaults(self.time.now)
             self.touched.add(account)

@@ -1,0 +1,34 @@
+"""Which jobs there are, how often each runs, and whose it is. It opens nothing: beats read it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from service.settings import Settings
+
+
+class Job(NamedTuple):
+    """One job."""
+
+    name: str
+    every_seconds: float
+    own: bool = False
+    """Every serving process runs it for itself: it is about that process alone."""
+
+
+def schedule(settings: Settings) -> list[Job]:
+    """The jobs under these settings.
+
+    Memories that live in a process can be healed by that process alone.
+    """
+    often = settings.job_interval_seconds
+    in_process = settings.redis_url is None
+    jobs = [
+        Job("defaults", often),
+        Job("reconcile", often, own=in_process),
+        Job("migrate", max(often, 5.0), own=in_process),
+        Job("count", max(often, 30.0), own=True),
+    ]
+    if settings.retention_days is not None:
+        jobs.append(Job("retention", max(often, 600.0)))
+    return jobs

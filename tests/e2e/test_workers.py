@@ -1,0 +1,254 @@
+"""Real Celery workers and beats on real Redis and PostgreSQL, killed in the middle of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from service.decide import DecisionRequest
+from service.learn import FeedbackRequest
+from service.ledger.leases import read_jobs
+from service.ledger.records import AccountKey
+from service.ledger.tables import decisions, feedback
+from service.memory.store import StoredMemory
+from service.runtime import Service, open_service
+from service.settings import Settings
+from service.worker import TASK, celery_app
+from tests.bundles import write_counting_bundle
+from tests.e2e import audit
+from tests.e2e.events import settings_of
+from tests.processes import Child
+from tests.service.conftest import CONTEXT
+from tests.service.pasts import same
+from tests.service_process import ROOT, environment
+
+LEASE_SECONDS = 1.0
+ACCOUNTS = [f"account-{n}" for n in range(6)]
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, redis_url: str, postgres_url: str) -> dict[str, Any]:
+    """The settings of one installation, whose decisions wait half a second for their feedback."""
+    return settings_of(tmp_path, window_seconds=0.5) | {
+        "redis_url": redis_url,
+        "ledger_url": postgres_url,
+        "jobs": "workers",
+        "job_interval_seconds": 0.2,
+        "job_lease_seconds": LEASE_SECONDS,
+        "data_dir": tmp_path / "data",
+    }
+
+
+@pytest.fixture
+def start(tmp_path: Path, shop: dict[str, Any]) -> Iterator[Start]:
+    """Starts `acclimate worker` or `acclimate beat`, each gone with the test."""
+    children: list[Child] = []
+
+    def start_one(command: str, **settings: Any) -> Child:
+        given = shop | {"data_dir": tmp_path / f"{command}-{len(children)}"} | settings
+        env = environment({name: str(value) for name, value in given.items()})
+        log = tmp_path / f"{command}-{len(children)}.log"
+        words = [sys.executable, "-m", "acclimate", command]
+        children.append(Child(words, log=log, env=env, cwd=ROOT))
+        return children[-1]
+
+    yield start_one
+    for child in children:
+        child.kill()
+        print(child.log_tail())
+
+
+@contextlib.asynccontextmanager
+async def serving(shop: dict[str, Any], **changes: Any) -> AsyncIterator[Service]:
+    """The process that serves; it leaves the jobs to workers."""
+    async with open_service(Settings(**(shop | changes))) as service:
+        yield service
+
+
+def ask_for(shop: dict[str, Any], job: str) -> None:
+    """What a beat does."""
+    with celery_app(Settings(**shop)) as app:
+        app.send_task(TASK, args=(job,))
+
+
+async def decide(service: Service, account: str, decision_id: str) -> None:
+    workflow = service.catalog.workflows["help"]
+    request = DecisionRequest("default", account, CONTEXT, decision_id)
+    await service.decider.decide(workflow, request)
+
+
+async def learn(service: Service, decision_id: str) -> None:
+    given = FeedbackRequest("default", decision_id, 3.0, None, "one", False, None)
+    await service.learner.learn(given)
+
+
+async def defaults(service: Service) -> list[str]:
+    """The decisions whose default is folded, each as often as it is."""
+    query = select(feedback.c.decision_id).where(feedback.c.kind == "default")
+    return sorted(await service.ledger.read(lambda it: list(it.scalars(query))))
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    """Returns when it holds; the condition may be asynchronous."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        await asyncio.sleep(0.1)
+
+
+async def ended(child: Child) -> int:
+    """The exit status of a process that dies by itself."""
+
+    async def gone() -> bool:
+        return not child.running
+
+    await until(gone)
+    return child.process.returncode
+
+
+async def ran(service: Service, job: str) -> bool:
+    """Whether a run of the job ended well, and none is under way."""
+    rows = [one for one in await service.ledger.read(read_jobs) if one.job == job]
+    return bool(rows) and not rows[0].is_running and rows[0].outcome == "done"
+
+
+async def test_two_beats_and_two_workers_fold_every_default_once(
+    shop: dict[str, Any], start: Start
+) -> None:
+    for command in ("beat", "beat", "worker", "worker"):
+        start(command)
+    async with serving(shop) as service:
+        wanted = sorted(f"{account}-{n}" for account in ACCOUNTS for n in range(4))
+        for decision_id in wanted:
+            await decide(service, decision_id.rsplit("-", 1)[0], decision_id)
+
+        async def all_folded() -> bool:
+            return await defaults(service) == wanted
+
+        await until(all_folded, 40)
+        await asyncio.sleep(1)
+        assert await all_folded()
+        for job in ("defaults", "reconcile", "migrate"):
+            await until(partial(ran, service, job))
+        await audit.nothing_is_half_done(service)
+        await audit.memories_equal_their_replays(service, within_seconds=5)
+
+
+@pytest.mark.parametrize("point", ["default.in_transaction", "default.committed"])
+async def test_a_worker_killed_among_defaults_leaves_the_next_to_complete_them(
+    shop: dict[str, Any], start: Start, point: str
+) -> None:
+    async with serving(shop) as service:
+        for account in ACCOUNTS:
+            await decide(service, account, f"{account}-1")
+        await asyncio.sleep(0.6)
+        doomed = start("worker", fault_point=point)
+        ask_for(shop, "defaults")
+        assert await ended(doomed) == -signal.SIGKILL
+        assert f"killed at fault point {point}" in doomed.log_tail()
+        await asyncio.sleep(LEASE_SECONDS)
+        start("worker")
+        ask_for(shop, "defaults")
+
+        async def all_folded() -> bool:
+            return await defaults(service) == [f"{account}-1" for account in ACCOUNTS]
+
+        await until(all_folded)
+        await audit.nothing_is_half_done(service)
+
+
+@pytest.mark.parametrize("point", ["retention.in_transaction", "retention.committed"])
+async def test_a_worker_killed_while_it_clears_leaves_the_next_to_complete_it(
+    shop: dict[str, Any], start: Start, point: str
+) -> None:
+    shop |= {"retention_days": 1e-6}
+    async with serving(shop) as service:
+        for account in ACCOUNTS:
+            for n in range(4):  # a memory is kept at the third
+                await decide(service, account, f"{account}-{n}")
+                await learn(service, f"{account}-{n}")
+        await service.recall.drain()
+        await asyncio.sleep(1)
+        doomed = start("worker", fault_point=point)
+        ask_for(shop, "retention")
+        assert await ended(doomed) == -signal.SIGKILL
+        await asyncio.sleep(LEASE_SECONDS)
+        start("worker")
+        ask_for(shop, "retention")
+
+        async def only_the_last_is_left() -> bool:
+            count = select(func.count()).select_from(decisions)
+            return await service.ledger.read(lambda it: it.scalar(count)) == len(ACCOUNTS)
+
+        await until(only_the_last_is_left)
+        workflow = service.catalog.workflows["help"]
+        for account in ACCOUNTS:
+            key = AccountKey("default", "help", account)
+            (stored,) = await service.recall.stored([(workflow, key)])
+            replayed = await service.recall.fresh(workflow, key, from_snapshots=True)
+            assert replayed.complete
+            assert isinstance(stored, StoredMemory)
+            assert same(stored.memory, replayed.memory.memory)
+
+
+async def test_a_worker_killed_while_it_migrates_leaves_the_next_to_complete_it(
+    shop: dict[str, Any], start: Start, tmp_path: Path
+) -> None:
+    async with serving(shop) as service:
+        for account in ACCOUNTS:
+            for n in range(5):
+                await decide(service, account, f"{account}-{n}")
+                await learn(service, f"{account}-{n}")
+    write_counting_bundle(tmp_path / "policies", version=2)
+    spec = tmp_path / "workflows" / "help.yaml"
+    spec.write_text(spec.read_text().replace("policy: counting/1", "policy: counting/2"))
+    doomed = start("worker", fault_point="migrate.brought:3")
+    ask_for(shop, "migrate")
+    assert await ended(doomed) == -signal.SIGKILL
+    async with serving(shop) as service:
+        workflow = service.catalog.workflows["help"]
+        keys = [AccountKey("default", "help", account) for account in ACCOUNTS]
+
+        async def brought() -> int:
+            found = await service.recall.stored([(workflow, key) for key in keys])
+            return sum(one is not None for one in found)
+
+        assert await brought() == 3
+        start("worker")
+        await asyncio.sleep(LEASE_SECONDS)
+        ask_for(shop, "migrate")
+
+        async def all_brought() -> bool:
+            return await brought() == len(ACCOUNTS) and await ran(service, "migrate")
+
+        await until(all_brought)
+        await audit.memories_equal_their_replays(service, within_seconds=5)
+
+
+async def test_a_worker_that_is_asked_to_end_finishes_its_run(
+    shop: dict[str, Any], start: Start
+) -> None:
+    async with serving(shop) as service:
+        await decide(service, "a", "a-1")
+        await asyncio.sleep(0.6)
+        worker = start("worker")
+        ask_for(shop, "defaults")
+
+        async def folded() -> bool:
+            return await ran(service, "defaults")
+
+        await until(folded)
+        assert worker.terminate() == 0
+        assert await defaults(service) == ["a-1"]
