@@ -255,6 +255,9 @@ class WorkflowSpec(Part):
         body = self.model_dump(mode="json", by_alias=True)
         if self.feedback.aggregation == "earliest":
             del body["feedback"]["aggregation"]
+        for name in ("required", "caps", "cooldowns"):
+            if not body["guardrails"][name]:
+                del body["guardrails"][name]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @cached_property

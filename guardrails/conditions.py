@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cel_expr_python import cel
 
@@ -18,12 +18,42 @@ Variables = Mapping[str, Any]
 CONTEXT_TYPES = {BooleanFeature: cel.Type.BOOL, CategoryFeature: cel.Type.STRING}
 
 
+class Facts(NamedTuple):
+    """What conditions may ask of an account, `account.<fact>`; as of its head, as all else is."""
+
+    interactions: float
+    """How many it has had since it was last reset."""
+    age_days: float
+    """Since its first decision."""
+    phase: str
+    """`adapting`, `adapted` or `regressed`."""
+    recent_reward: float
+    """The mean reward of its last interactions, as many as `adaptation.window` says; the lowest
+    reward while it has had none."""
+
+    def variables(self) -> dict[str, Any]:
+        """Under the names that conditions use."""
+        return {f"account.{name}": value for name, value in self._asdict().items()}
+
+
+NEWCOMER = Facts(0.0, 0.0, "adapting", 0.0)
+"""Any account, for trying conditions out."""
+
+
 class Condition:
     """One compiled CEL expression; `holds` is None when it cannot be evaluated."""
 
-    def __init__(self, spec: WorkflowSpec, field: str, expression: str, *, of_action: bool) -> None:
+    def __init__(
+        self,
+        spec: WorkflowSpec,
+        field: str,
+        expression: str,
+        *,
+        of_action: bool,
+        of_account: bool = False,
+    ) -> None:
         """Raises SpecError naming `field` when the expression is not a condition on the spec."""
-        variables = _types(spec, of_action=of_action, number=cel.Type.DYN)
+        variables = _types(spec, of_action, of_account, cel.Type.DYN)
         try:
             self._program = cel.NewEnv(variables=variables).compile(expression)
         except RuntimeError as error:
@@ -56,7 +86,8 @@ class ConditionTable:
     def __init__(
         self, spec: WorkflowSpec, conditions: Sequence[Condition], expressions: Sequence[str]
     ) -> None:
-        """`expressions` are those of the compiled `conditions`, each of an action."""
+        """`expressions` are those of the compiled `conditions`, each of an action; they may be of
+        an account."""
         self._conditions = conditions
         self._variables = [
             {"action.id": action.id}
@@ -64,50 +95,69 @@ class ConditionTable:
             for action in spec.actions
         ]
         self._actions = [{"id": action.id} | action.features for action in spec.actions]
-        # `context` and `action` are then the macros' variables, maps whose fields are what they are
-        # above.
+        # `context`, `account` and `action` are then the macros' variables, maps whose fields are
+        # what they are above.
         verdicts = ", ".join(f"{expression}\n" for expression in expressions)
-        env = cel.NewEnv(variables={"contexts": cel.Type.DYN, "actions": cel.Type.DYN})
+        env = cel.NewEnv(variables=dict.fromkeys(("contexts", "accounts", "actions"), cel.Type.DYN))
         try:
-            self._program = env.compile(f"contexts.map(context, actions.map(action, [{verdicts}]))")
+            self._program = env.compile(
+                f"contexts.map(context, accounts.map(account, actions.map(action, [{verdicts}])))"
+            )
         except RuntimeError:  # more than CEL takes at once
             self._program = None
 
-    def holds(self, contexts: Sequence[Mapping[str, Any]]) -> list[list[list[bool | None]]]:
-        """Whether each condition is true of each action in each context, `[B][K][conditions]`; None
-        as above. No context changes what is said of another."""
+    def holds(
+        self, contexts: Sequence[Mapping[str, Any]], facts: Facts = NEWCOMER
+    ) -> list[list[list[bool | None]]]:
+        """Whether each condition is true of each action in each context, `[B][K][conditions]`, for
+        an account of which `facts` are true; None as above. No context changes what is said of
+        another."""
         verdicts = []
         for start in range(0, len(contexts), TOGETHER):
             some = contexts[start : start + TOGETHER]
-            verdicts += self._evaluated(some) or [self._of_one(context) for context in some]
+            found = self._evaluated(some, facts)
+            verdicts += found or [self._of_one(context, facts) for context in some]
         return verdicts
 
-    def _of_one(self, context: Mapping[str, Any]) -> list[list[bool | None]]:
-        together = self._evaluated([context])
+    def _of_one(self, context: Mapping[str, Any], facts: Facts) -> list[list[bool | None]]:
+        together = self._evaluated([context], facts)
         if together is not None:
             return together[0]
-        variables = context_variables(context)
+        variables = context_variables(context) | facts.variables()
         return [
             [condition.holds({**variables, **action}) for condition in self._conditions]
             for action in self._variables
         ]
 
     def _evaluated(
-        self, contexts: Sequence[Mapping[str, Any]]
+        self, contexts: Sequence[Mapping[str, Any]], facts: Facts
     ) -> list[list[list[bool | None]]] | None:
         """None when one of all cannot be evaluated."""
         if self._program is None:
             return None
-        data = {"contexts": list(contexts), "actions": self._actions}
+        data = {
+            "contexts": list(contexts),
+            "accounts": [facts._asdict()],
+            "actions": self._actions,
+        }
         value = self._program.eval(data=data).plain_value()
-        return value if isinstance(value, list) else None
+        return [one for (one,) in value] if isinstance(value, list) else None
+
+
+def names_account(spec: WorkflowSpec, expression: str, *, of_action: bool) -> bool:
+    """Whether a condition that compiles asks something of the account."""
+    try:
+        Condition(spec, "", expression, of_action=of_action)
+    except SpecError:
+        return True
+    return False
 
 
 def mixed_numbers(spec: WorkflowSpec, expression: str, *, of_action: bool) -> list[str]:
     """Where a condition that compiles calculates with a number of the workflow, which is a double,
     and an integer: CEL has no operator for that, so this can never be evaluated. Comparing the two
     is fine."""
-    variables = _types(spec, of_action=of_action, number=cel.Type.DOUBLE)
+    variables = _types(spec, of_action, True, cel.Type.DOUBLE)
     try:
         cel.NewEnv(variables=variables).compile(expression)
     except RuntimeError as error:
@@ -141,7 +191,7 @@ def _faults(error: RuntimeError) -> list[tuple[str, str]]:
     ]
 
 
-def _types(spec: WorkflowSpec, *, of_action: bool, number: Any) -> dict[str, Any]:
+def _types(spec: WorkflowSpec, of_action: bool, of_account: bool, number: Any) -> dict[str, Any]:
     """The variables of a condition with their types; `number` is that of a number."""
     types = {
         f"context.{name}": CONTEXT_TYPES.get(type(feature), number)
@@ -150,6 +200,9 @@ def _types(spec: WorkflowSpec, *, of_action: bool, number: Any) -> dict[str, Any
     if of_action:
         types["action.id"] = cel.Type.STRING
         types |= {f"action.{name}": number for name in spec.actions[0].features}
+    if of_account:
+        types |= {f"account.{name}": number for name in Facts._fields}
+        types["account.phase"] = cel.Type.STRING
     return types
 
 

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 from contract.source import Problem
 from contract.spec import SpecError, WorkflowSpec
-from guardrails.conditions import WRITE_DOUBLES, Condition, ConditionTable, mixed_numbers
+from guardrails.conditions import (
+    WRITE_DOUBLES,
+    Condition,
+    ConditionTable,
+    context_variables,
+    mixed_numbers,
+    names_account,
+)
+from guardrails.limits import stated_limits
 from guardrails.probes import features_named, probes
 
 Context = Mapping[str, Any]
@@ -35,33 +43,40 @@ class _Stated(NamedTuple):
     of_action: bool
     if_unknown: str
     """What follows where it cannot be evaluated."""
+    of_account: bool = False
+    """Whether it may ask something of the account."""
 
 
 def review(spec: WorkflowSpec) -> Review:
     """What is wrong with the conditions of a spec. Raises nothing."""
     limits = [
-        _Stated(f"guardrails.limits.{i}.forbid", limit.forbid, True, "forbids every action")
+        _Stated(f"guardrails.limits.{i}.forbid", limit.forbid, True, "forbids every action", True)
         for i, limit in enumerate(spec.guardrails.limits)
+    ]
+    required = [
+        _Stated(f"guardrails.required.{i}.when", rule.when, False, "counts as due", True)
+        for i, rule in enumerate(spec.guardrails.required)
+        if rule.when is not None
     ]
     rules = [
         _Stated(f"fallback.rules.{i}.when", rule.when, False, "does not hold")
         for i, rule in enumerate(spec.fallback.rules)
     ]
     found = Review([], [])
-    for stated in (*limits, *rules):
+    for stated in (*limits, *required, *rules):
         errors = _refusals(spec, stated)
         found.errors.extend(errors)
-        if not errors:
+        if not errors and not _asks(spec, stated):
             _try(spec, stated, found)
-    if limits and not found.errors:
-        found.warnings.extend(_never_served(spec, limits))
+    if not found.errors:
+        found.warnings.extend(_never_served(spec))
     return found
 
 
 def _refusals(spec: WorkflowSpec, stated: _Stated) -> list[Problem]:
     """Why a condition can mean nothing, by its text alone."""
     try:
-        Condition(spec, stated.field, stated.expression, of_action=stated.of_action)
+        _compiled(spec, stated)
     except SpecError as error:
         return list(error.problems)
     mixed = mixed_numbers(spec, stated.expression, of_action=stated.of_action)
@@ -121,28 +136,43 @@ def _tried(contexts: Sequence[Context]) -> str:
 
 
 def _verdicts(spec: WorkflowSpec, stated: _Stated, contexts: Sequence[Context]) -> Verdicts:
-    condition = Condition(spec, stated.field, stated.expression, of_action=stated.of_action)
+    condition = _compiled(spec, stated)
     if not stated.of_action:
-        return [
-            [condition.holds({f"context.{name}": value for name, value in context.items()})]
-            for context in contexts
-        ]
+        return [[condition.holds(context_variables(context))] for context in contexts]
     table = ConditionTable(spec, [condition], [stated.expression])
     return [[one for (one,) in row] for row in table.holds(contexts)]
 
 
-def _never_served(spec: WorkflowSpec, limits: Sequence[_Stated]) -> list[Problem]:
-    """The actions that the limits together forbid in every context tried."""
-    expressions = [stated.expression for stated in limits]
+def _compiled(spec: WorkflowSpec, stated: _Stated) -> Condition:
+    return Condition(
+        spec,
+        stated.field,
+        stated.expression,
+        of_action=stated.of_action,
+        of_account=stated.of_account,
+    )
+
+
+def _asks(spec: WorkflowSpec, stated: _Stated) -> bool:
+    """Whether a condition that compiles asks something of the account: then trying it on contexts
+    says nothing."""
+    return stated.of_account and names_account(spec, stated.expression, of_action=stated.of_action)
+
+
+def _never_served(spec: WorkflowSpec) -> list[Problem]:
+    """The actions that limits and what is required together forbid in every context tried, whoever
+    the account is."""
+    limits = [limit for limit in stated_limits(spec) if not limit.of_account]
+    if not limits:
+        return []
+    expressions = [limit.forbid for limit in limits]
     contexts = probes(spec, expressions)
-    conditions = [
-        Condition(spec, stated.field, stated.expression, of_action=True) for stated in limits
-    ]
+    conditions = [limit.condition(spec) for limit in limits]
     table = ConditionTable(spec, conditions, expressions).holds(contexts)
     by_action = {
         row: {
             limit.name
-            for i, limit in enumerate(spec.guardrails.limits)
+            for i, limit in enumerate(limits)
             if any(context[row][i] is not False for context in table)
         }
         for row in range(len(spec.actions))

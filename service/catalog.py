@@ -25,6 +25,7 @@ from contract.encode import (
 from contract.policy import Memory
 from contract.spec import SpecError, WorkflowSpec
 from guardrails.fallback import Fallback
+from guardrails.guard import Guard
 from guardrails.limits import Limits
 from service.bundles import Bundles, Policy
 from service.check import check_files
@@ -48,6 +49,7 @@ class Workflow:
         self.policy = policy
         self.limits = Limits(spec)
         self.fallback = Fallback(spec)
+        self.guard = Guard(spec, self.limits, self.fallback)
         self.before: Workflow | None = None
         """The same workflow on the policy it had before, which serves an account until its memory
         is brought over; None when it never had another."""

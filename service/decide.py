@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from contract.draw import draw, sample
 from contract.encode import ContextError, check_context
 from guardrails.distribution import are_sound, point_mass
+from guardrails.guard import Offer
 from guardrails.limits import Allowed
 from service.awareness import Awareness
 from service.batching import BacklogFullError, Batcher
@@ -40,6 +41,7 @@ from service.ledger.records import (
 from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
+from service.rationing import Rationed
 from service.recall import Recall
 
 CATCH_UPS = 2
@@ -217,7 +219,7 @@ class Decider:
         reach("decide.drawn")
         outcomes = await self._ledger.record_decisions(decisions)
         reach("decide.committed")
-        self._count(asked, allowed, outcomes)
+        self._count(asked, outcomes)
         return outcomes
 
     async def _read(self, asked: list[_Asked]) -> list[_Memory]:
@@ -281,18 +283,27 @@ class Decider:
                 mode=one.request.mode,
             )
             current = head is not None and one.catch_ups < CATCH_UPS
-            writes.append(DecisionWrite(decision, current, has_default))
+            ration = None
+            if one.workflow.guard.declared:  # the account's own past has the last word
+                offer = Offer(
+                    one.context,
+                    one.request.actions,
+                    allowed[i],
+                    choices.probabilities[i],
+                    choices.reasons[i],
+                    draws[i],
+                )
+                ration = Rationed(one.workflow.guard, spec, offer)
+            writes.append(DecisionWrite(decision, current, has_default, ration))
         return writes
 
-    def _count(
-        self, asked: list[_Asked], allowed: list[Allowed], outcomes: Sequence[_Outcome]
-    ) -> None:
+    def _count(self, asked: list[_Asked], outcomes: Sequence[_Outcome]) -> None:
         """Tells the metrics of every decision that was not there before."""
         workflow, now = asked[0].workflow, time.perf_counter()
         name, policy = workflow.name, workflow.policy_name
         seconds = self._metrics.decision_seconds.labels(name)
         reasons: Counter[str] = Counter()
-        for one, left, outcome in zip(asked, allowed, outcomes, strict=True):
+        for one, outcome in zip(asked, outcomes, strict=True):
             if not isinstance(outcome, Committed) or not outcome.new:
                 continue
             seconds.observe(now - one.started)
@@ -300,7 +311,7 @@ class Decider:
             waited = self._awareness.decided(one.key, outcome.account_head, outcome.aware)
             if waited is not None:
                 self._metrics.feedback_to_behaviour.labels(name).observe(waited)
-            for limit in left.limits:
+            for limit in outcome.decision.limits:
                 self._metrics.limits.labels(name, limit).inc()
             for feature in one.clipped:
                 self._metrics.clipped.labels(name, feature).inc()

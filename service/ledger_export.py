@@ -33,6 +33,10 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "policy": ("string", "Name and version of the bundle."),
     "context": ("string", "As it was sent, JSON."),
     "asked_for": ("strings", "The actions on offer; null: all of the spec's."),
+    "actions_left": (
+        "strings",
+        "What every guardrail left, where the account's own past took something; null: it did not.",
+    ),
     "action": ("string", "What was served."),
     "probability": ("double", "The propensity: of the action served, after every guardrail."),
     "draw": ("double", "The uniform number that picked the action."),
@@ -221,6 +225,7 @@ def to_row(decision: Decision, came_of_it: Sequence[Feedback]) -> Row:
         "policy": decision.policy,
         "context": json.dumps(decision.context),
         "asked_for": decision.asked_for,
+        "actions_left": decision.actions_left,
         "action": decision.action,
         "probability": decision.probability,
         "draw": decision.draw,

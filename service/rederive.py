@@ -21,6 +21,7 @@ from contract.policy import PARITY_TOLERANCE
 from contract.spec import SpecError, WorkflowSpec
 from guardrails.distribution import are_sound, point_mass
 from guardrails.fallback import Fallback
+from guardrails.guard import SAFE_ACTION, renormalised
 from guardrails.limits import Allowed, Limits
 from service.bundles import Policy
 from service.catalog import Catalog, Workflow
@@ -68,6 +69,11 @@ class Rederiver:
             spec = await asyncio.to_thread(self._catalog.spec, name, version)
             context, _ = check_context(spec, decision.context)
             allowed = _limits(spec).allow(context, decision.asked_for)
+            shown = allowed.mask
+            if decision.actions_left is not None:  # the account's own past took something away
+                mask = np.isin(spec.action_ids, decision.actions_left)
+                exhausted = decision.reason == SAFE_ACTION
+                allowed = Allowed(mask, tuple(decision.limits), exhausted)
             if allowed.exhausted:
                 mass = point_mass(int(np.argmax(allowed.mask)), allowed.mask.size)
                 return self._compared(decision, spec, allowed, mass, found)
@@ -79,7 +85,7 @@ class Rederiver:
                 )
                 mass = point_mass(row, allowed.mask.size)
                 return self._compared(decision, spec, allowed, mass, replace(found, reason=said))
-            return await self._by_policy(decision, spec, allowed, context, found)
+            return await self._by_policy(decision, spec, allowed, shown, context, found)
         except (ContextError, SpecError, BundleError, UnreadablePastError) as error:
             return replace(found, reason=f"it cannot be made again here: {error}")
 
@@ -88,10 +94,12 @@ class Rederiver:
         decision: Decision,
         spec: WorkflowSpec,
         allowed: Allowed,
+        shown: NDArray[np.bool_],
         context: Mapping[str, Any],
         found: Rederived,
     ) -> Rederived:
-        """The network's distribution, from the memory as it was."""
+        """The network's distribution over the actions it was shown `[K]`, on those that were left,
+        from the memory as it was."""
         policy = self._policy(decision.policy)
         if policy is None:
             return replace(found, reason=f"policy {decision.policy} is not loaded any more")
@@ -104,11 +112,13 @@ class Rederiver:
                 reason="events below what retention has left are missing, so that the memory is "
                 "not the one it was made from",
             )
-        masks = allowed.mask[None]
+        masks = shown[None]
         probabilities = workflow.probabilities([fold.memory], [context], masks).astype(np.float64)
         if not are_sound(probabilities, masks).all():
             return replace(found, reason=f"policy {decision.policy} gives no distribution now")
-        row = probabilities[0] / probabilities[0].sum()
+        row = renormalised(probabilities[0], allowed.mask)
+        if row is None:
+            return replace(found, reason=f"policy {decision.policy} gives nothing to what was left")
         return self._compared(decision, spec, allowed, row, found)
 
     def _compared(

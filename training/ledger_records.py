@@ -184,7 +184,8 @@ class _Reading:
         if row["action"] not in self._row_of:
             known = ", ".join(self._row_of)
             raise LogError(f"{where}: action: expected one of {known}, got {row['action']!r}")
-        asked_for = row.get("asked_for")
+        # What caps left, where they took something, is what there was to choose from.
+        asked_for = row.get("actions_left") or row.get("asked_for")
         if asked_for is not None and not set(asked_for) <= set(self._row_of):
             raise LogError(f"{where}: asked_for: expected the workflow's actions, got {asked_for}")
         reward = self._reward(where, "reward", row["reward"])

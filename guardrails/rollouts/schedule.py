@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from contract.spec import Name
+from contract.parts import Name
 
 Expression = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
 DAY = 86_400.0

@@ -109,6 +109,7 @@ def _decision(decision: Decision, came_of_it: list[Feedback]) -> ExportedDecisio
         policy=decision.policy,
         context=decision.context,
         asked_for=decision.asked_for,
+        actions_left=decision.actions_left,
         action=decision.action,
         probability=decision.probability,
         draw=decision.draw,

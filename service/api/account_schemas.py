@@ -180,6 +180,7 @@ class ExportedDecision(BaseModel):
     policy: str
     context: dict[str, Any]
     asked_for: list[str] | None
+    actions_left: list[str] | None
     action: str
     probability: float
     draw: float

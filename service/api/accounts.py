@@ -31,6 +31,7 @@ from service.ledger.records import (
 )
 from service.ledger.settle import ActivateWrite
 from service.memory.store import MemoryUnavailableError
+from service.rationing import waiting
 from service.recall import UnreadablePastError
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
@@ -46,17 +47,20 @@ ACCOUNT = "/workflows/{workflow}/accounts/{account_id}"
 
 @router.post(
     "/decisions/{decision_id}/activate",
-    responses=documented(404, 410, 422, 503),
+    responses=documented(404, 409, 410, 422, 503),
     tags=["decisions"],
 )
 async def activate(service: Running, who: AsCaller, decision_id: PathId) -> ActivationAnswer:
-    """Let a deferred decision count: its window opens now. Doing it again changes nothing."""
+    """Let a deferred decision count: its window opens now. Doing it again changes nothing.
+
+    409 when the account's caps, cool-downs or limits do not let its action be served now."""
     active = await service.ledger.activate(
         ActivateWrite(
             who.tenant,
             decision_id,
             service.clock(),
             lambda decision: service.catalog.spec(decision.key.workflow, decision.spec_version),
+            lambda decision: waiting(service.catalog, decision),
         )
     )
     return ActivationAnswer(

@@ -30,6 +30,7 @@ from service.ledger.records import (
     DecisionUnknownError,
     ErasedError,
     LedgerUnavailableError,
+    LimitReachedError,
     NotActiveError,
 )
 from service.memory.store import MemoryUnavailableError
@@ -83,6 +84,7 @@ TITLES = {
     "method-not-allowed": "The method is not allowed here",
     "id-conflict": "The same id came with another body",
     "not-active": "The decision is not active",
+    "limit-reached": "A limit of the account is reached",
     "erased": "It was erased with its account",
     "too-large": "The body is too large",
     "ledger-unavailable": "The ledger is not available",
@@ -193,6 +195,7 @@ EXPECTED_ERRORS = (
     AccountUnknownError,
     ErasedError,
     NotActiveError,
+    LimitReachedError,
     NotFoundError,
     ForbiddenError,
     LedgerUnavailableError,
@@ -229,6 +232,11 @@ def refusal_of(error: Exception) -> Refusal:
         case NotActiveError():
             expected = "an activated decision"
             return Refusal("not-active", 409, [FieldError(field="decision_id", expected=expected)])
+        case LimitReachedError(limits=limits):
+            against = ", ".join(limits)
+            expected = f"an action that nothing is against now, got one that {against} forbids"
+            errors = [FieldError(field="decision_id", expected=expected)]
+            return Refusal("limit-reached", 409, errors)
         case NotFoundError():
             errors = [FieldError(field=error.field, expected=error.expected)]
             return Refusal("not-found", 404, errors)

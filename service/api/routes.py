@@ -100,6 +100,7 @@ async def read_decision(
         spec_version=decision.spec_version,
         context=decision.context,
         asked_for=decision.asked_for,
+        actions_left=decision.actions_left,
         draw=decision.draw,
         activated_at=to_moment_or_none(decision.activated_at_us),
         feedback=[feedback_record(one) for one in came_of_it],

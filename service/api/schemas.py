@@ -163,6 +163,10 @@ class DecisionRecord(DecisionAnswer):
     spec_version: int
     context: dict[str, Any]
     asked_for: list[str] | None
+    actions_left: list[str] | None = Field(
+        description="What every guardrail left, where the account's own past took something away; "
+        "null: it took nothing."
+    )
     draw: float = Field(description="The uniform number that picked the action.")
     activated_at: datetime | None = Field(description="When it was, if it was deferred.")
     feedback: list[FeedbackRecord]

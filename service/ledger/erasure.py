@@ -21,6 +21,7 @@ from service.ledger.tables import (
     generations,
     of_account,
     snapshots,
+    tallies,
     tombstones,
 )
 
@@ -71,7 +72,7 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
                 delete(table).where(columns.tenant == key.tenant, columns.decision_id.in_(ids))
             )
         _leave(connection, [tombstone("decision", key.tenant, one) for one in ids], None, at_us)
-    for table in (generations, snapshots, accounts):
+    for table in (generations, snapshots, tallies, accounts):
         connection.execute(delete(table).where(*of_account(table, key)))
     _leave(connection, [tombstone("account", *key)], generation, at_us)
     return Erased(made, given or 0)

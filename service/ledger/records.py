@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -50,6 +51,8 @@ class Decision(NamedTuple):
     """When its window closes; of a deferred decision that is not activated it means nothing yet."""
     mode: Mode = "serve"
     activated_at_us: int | None = None
+    actions_left: list[str] | None = None
+    """What was left after every guardrail, where the account's past took something away."""
 
     @property
     def active(self) -> bool:
@@ -173,6 +176,14 @@ class ErasedError(Exception):
 
 class NotActiveError(Exception):
     """The decision is deferred: nothing can have come of it yet."""
+
+
+class LimitReachedError(Exception):
+    """What was decided before may not be served any more. `limits` names what is against it."""
+
+    def __init__(self, limits: Sequence[str]) -> None:
+        super().__init__(", ".join(limits))
+        self.limits = tuple(limits)
 
 
 class BodyConflictError(Exception):

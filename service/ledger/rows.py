@@ -25,7 +25,7 @@ from service.ledger.records import (
     Snapshot,
 )
 from service.ledger.settle import DecisionWrite, DefaultWrite, FeedbackWrite, Write
-from service.ledger.statements import Ask, fetch, run
+from service.ledger.statements import Ask, asks_of_accounts, fetch, run
 from service.ledger.tables import (
     accounts,
     decisions,
@@ -33,6 +33,7 @@ from service.ledger.tables import (
     of_account,
     snapshots,
 )
+from service.ledger.tallies import read_tallies, tally_row
 from service.ledger.view import DecisionKey, View
 
 SNAPSHOTS_KEPT = 2
@@ -55,19 +56,23 @@ def load(
 
     Accounts that change are locked in key order, so that the groups of two processes cannot wait
     for each other in a circle, and everything else is read under their locks. A decision changes
-    none: it is as if made when its account was read, and only an erasure has to wait for it.
+    none, unless its workflow rations something: it is as if made when its account was read, and
+    only an erasure has to wait for it.
     `owners` are the accounts of decisions as far as known.
     """
     view = View()
     wanted = {write.decision_key for write in writes if write.decision_key is not None}
     made_for: set[AccountKey] = set()
-    changed: set[AccountKey] = set()
+    changed: set[AccountKey] = set()  # and accounts that a decision is counted in
     of_somebody: set[DecisionKey] = set()
     unknown: set[DecisionKey] = set()
     for write in writes:
         account, key = write.account_key, write.decision_key
         if account is not None:
-            (made_for if isinstance(write, DecisionWrite) else changed).add(account)
+            if isinstance(write, DecisionWrite):
+                made_for.add(account)
+            if not isinstance(write, DecisionWrite) or write.ration is not None:
+                changed.add(account)
         elif key is not None:
             of_somebody.add(key)
             owner = owners.get(key)
@@ -92,6 +97,7 @@ def load(
         # Made in the meantime, or under an id that retention let go.
         return load(connection, writes, tombstone, {}, begun=True)
     _read_tombstones(connection, view, wanted, keys, tombstone, min(one.at_us for one in writes))
+    read_tallies(connection, view, writes)
     return view
 
 
@@ -111,6 +117,9 @@ def store_rows(connection: Connection, view: View) -> None:
         run(connection, "add_accounts", [_new_account_row(view.accounts[key]) for key in fresh])
     if moved := sorted(view.moved - view.fresh):
         run(connection, "move_accounts", [_moved_row(view.accounts[key]) for key in moved])
+    if view.tallied:
+        rows = [tally_row(key, view.tallies[key]) for key in sorted(view.tallied)]
+        run(connection, "put_tallies", rows)
     reach("ledger.between_statements")
     if view.made:
         made = [_decision_row(view.decisions[key]) for key in sorted(view.made)]
@@ -129,7 +138,7 @@ def store_rows(connection: Connection, view: View) -> None:
 
 def lock_accounts(connection: Connection, keys: Iterable[AccountKey]) -> None:
     """Locks accounts in the order in which groups of writes do."""
-    fetch(connection, _asks_of_accounts("lock_accounts", keys))
+    fetch(connection, asks_of_accounts("lock_accounts", keys))
 
 
 def find_decision(connection: Connection, tenant: str, decision_id: str) -> Decision | None:
@@ -200,6 +209,7 @@ def to_decision(row: Row[Any]) -> Decision:
         expires_at_us=row.expires_at_us,
         mode=row.mode,
         activated_at_us=row.activated_at_us,
+        actions_left=None if row.actions_left is None else json.loads(row.actions_left),
     )
 
 
@@ -252,9 +262,9 @@ def _read(
     view.locked = changed
     asks = [
         *first,
-        *_asks_of_accounts("hold_accounts", made_for),
-        *_asks_of_accounts("lock_accounts", changed),
-        *_asks_of_accounts("read_accounts", made_for - changed),
+        *asks_of_accounts("hold_accounts", made_for),
+        *asks_of_accounts("lock_accounts", changed),
+        *asks_of_accounts("read_accounts", made_for - changed),
         *_asks_of_decisions("read_decisions", wanted),
         *_asks_of_decisions("read_feedback", others),
         Ask("any_tombstone"),
@@ -359,17 +369,6 @@ def _keep(connection: Connection, snapshot: Snapshot) -> None:
     )
 
 
-def _asks_of_accounts(name: str, keys: Iterable[AccountKey]) -> list[Ask]:
-    """The read of this name for these accounts, in key order."""
-    names: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for tenant, workflow, account_id in sorted(keys):
-        names[tenant, workflow].append(account_id)
-    return [
-        Ask(name, ids, {"tenant": tenant, "workflow": workflow})
-        for (tenant, workflow), ids in names.items()
-    ]
-
-
 def _asks_of_decisions(name: str, keys: Iterable[DecisionKey]) -> list[Ask]:
     """The read of this name for these decisions, in key order."""
     names: dict[str, list[str]] = defaultdict(list)
@@ -440,7 +439,7 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
         "spec_version": decision.spec_version,
         "policy": decision.policy,
         "context": json.dumps(decision.context),
-        "asked_for": None if decision.asked_for is None else json.dumps(decision.asked_for),
+        "asked_for": _json_or_none(decision.asked_for),
         "action": decision.action,
         "probability": decision.probability,
         "draw": decision.draw,
@@ -453,7 +452,12 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
         "expires_at_us": decision.expires_at_us,
         "mode": decision.mode,
         "activated_at_us": decision.activated_at_us,
+        "actions_left": _json_or_none(decision.actions_left),
     }
+
+
+def _json_or_none(names: list[str] | None) -> str | None:
+    return None if names is None else json.dumps(names)
 
 
 def _feedback_row(given: Feedback) -> dict[str, Any]:

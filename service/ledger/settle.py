@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from contract.adaptation import AccountAdaptation, observe, revise
 from contract.spec import WorkflowSpec
+from guardrails.tally import Needs, Tally
 from service.ledger.aggregate import aggregated, counted
 from service.ledger.records import (
     Account,
@@ -23,6 +24,7 @@ from service.ledger.records import (
     Feedback,
     Generation,
     Head,
+    LimitReachedError,
     NotActiveError,
     Snapshot,
 )
@@ -62,6 +64,33 @@ class Recorded(NamedTuple):
     """Whether this changed an interaction that the account's past already had."""
 
 
+class Counted(Protocol):
+    """What serving a decision counts in its account's tally. It is pure, and so are those below."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the tally must know."""
+
+    def count(self, decision: Decision, tally: Tally, at_us: int) -> Tally:
+        """The tally once the decision is served."""
+
+
+class Ration(Counted, Protocol):
+    """What of a decision is made only where it commits: its account's own past is known there."""
+
+    def choose(self, decision: Decision, account: Account, tally: Tally) -> Decision:
+        """The decision with the action that is served."""
+
+
+class Permit(Counted, Protocol):
+    """What has to let a decision be served that was made before."""
+
+    def refuse(
+        self, decision: Decision, account: Account, tally: Tally, at_us: int
+    ) -> tuple[str, ...]:
+        """Names of all that is against it."""
+
+
 class DecisionWrite(NamedTuple):
     """Records a decision. `must_be_current`: only if it was made from the account's head."""
 
@@ -69,6 +98,8 @@ class DecisionWrite(NamedTuple):
     must_be_current: bool
     has_default: bool
     """Whether its workflow folds a default reward when its window closes."""
+    ration: Ration | None = None
+    """Chooses the action under the account's lock; None: it is chosen."""
 
     @property
     def decision_key(self) -> DecisionKey:
@@ -107,6 +138,10 @@ class DecisionWrite(NamedTuple):
             decision = decision._replace(head=account.head)
         if self.must_be_current and decision.head != account.head:
             return Behind(account.head)
+        if self.ration is not None:
+            decision = self.ration.choose(decision, account, view.tallies[decision.key])
+            if decision.active:
+                _count(view, self.ration, decision, decision.created_at_us)
         view.decisions[key] = decision
         view.made.add(key)
         view.decided.add(decision.key)
@@ -212,6 +247,8 @@ class ActivateWrite:
     decision_id: str
     at_us: int
     spec_of: Callable[[Decision], WorkflowSpec]
+    permit_of: Callable[[Decision], Permit | None] = lambda _: None
+    """What has to let it be served now; None: nothing."""
 
     @property
     def decision_key(self) -> DecisionKey:
@@ -225,10 +262,16 @@ class ActivateWrite:
 
     def settle(self, view: View) -> Decision:
         """The active decision; one that was active already is left as it is. Raises
-        DecisionUnknownError and ErasedError."""
+        DecisionUnknownError, ErasedError and LimitReachedError."""
         decision = _known(view, self.decision_key)
         if decision.active:
             return decision
+        permit = self.permit_of(decision)
+        if permit is not None:
+            account, tally = view.accounts[decision.key], view.tallies[decision.key]
+            if against := permit.refuse(decision, account, tally, self.at_us):
+                raise LimitReachedError(against)
+            _count(view, permit, decision, self.at_us)
         rules = self.spec_of(decision).feedback
         expires = self.at_us + round(rules.window_seconds * 1e6)
         active = decision._replace(
@@ -310,6 +353,15 @@ class SnapshotWrite:
 
 
 Write = DecisionWrite | FeedbackWrite | DefaultWrite | ActivateWrite | ResetWrite | SnapshotWrite
+
+
+def _count(view: View, counted: Counted, decision: Decision, at_us: int) -> None:
+    """Counts a decision as served."""
+    before = view.tallies[decision.key]
+    after = counted.count(decision, before, at_us)
+    if after != before:
+        view.tallies[decision.key] = after
+        view.tallied.add(decision.key)
 
 
 def default_feedback(decision: Decision, spec: WorkflowSpec, now_us: int) -> Feedback:

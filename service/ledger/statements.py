@@ -8,8 +8,8 @@ SQLAlchemy's.
 from __future__ import annotations
 
 import json
-from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict, namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -29,7 +29,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement, delete
 
-from service.ledger.tables import accounts, decisions, defaults_due, feedback, tombstones
+from service.ledger.records import AccountKey
+from service.ledger.tables import (
+    accounts,
+    decisions,
+    defaults_due,
+    feedback,
+    tallies,
+    tombstones,
+)
 
 SQLITE = sqlite.dialect(paramstyle="named")
 POSTGRESQL = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
@@ -47,6 +55,17 @@ class Ask(NamedTuple):
     name: str
     ids: Sequence[str] = ()
     values: Mapping[str, str] = {}
+
+
+def asks_of_accounts(name: str, keys: Iterable[AccountKey]) -> list[Ask]:
+    """The read of this name for these accounts, in key order."""
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for tenant, workflow, account_id in sorted(keys):
+        names[tenant, workflow].append(account_id)
+    return [
+        Ask(name, ids, {"tenant": tenant, "workflow": workflow})
+        for (tenant, workflow), ids in names.items()
+    ]
 
 
 def read(table: Table, by: str, *columns: str, lock: bool = False) -> ReadBuilder:
@@ -85,6 +104,17 @@ def add(table: Table) -> ClauseElement:
     return insert(table).values({one.name: bindparam(one.name) for one in table.columns})
 
 
+def names_of(table: Table) -> list[str]:
+    """Of its columns."""
+    return [one.name for one in table.columns]
+
+
+def put(table: Table) -> ClauseElement:
+    """One row with every column given, over the one of its primary key where there is one."""
+    named: dict[str, Any] = {name: bindparam(name) for name in names_of(table)}
+    return insert(table).prefix_with("OR REPLACE").values(named)
+
+
 def drop(table: Table) -> ClauseElement:
     """The row of this primary key goes."""
     return delete(table).where(*(one == bindparam(one.name) for one in table.primary_key.columns))
@@ -114,6 +144,7 @@ _WRITES: Mapping[str, tuple[str, Table, tuple[str, ...]]] = {
     "add_feedback": ("add", feedback, ()),
     "add_tombstones": ("add", tombstones, ()),
     "move_accounts": ("set", accounts, HEAD),
+    "put_tallies": ("put", tallies, ()),
     "activate_decisions": ("set", decisions, ("activated_at_us", "expires_at_us")),
 }
 """What each adds to, drops from or sets in which table."""
@@ -126,6 +157,7 @@ _READS: Mapping[str, tuple[Table | None, ReadBuilder]] = {
     "read_decisions": (decisions, read(decisions, "decision_id", "tenant")),
     "read_feedback": (feedback, read(feedback, "decision_id", "tenant")),
     "read_tombstones": (tombstones, read(tombstones, "digest")),
+    "read_tallies": (tallies, read(tallies, "account_id", "tenant", "workflow")),
     "any_tombstone": (tombstones, lambda lists: text(f"{select(tombstones)} LIMIT 1")),
 }
 """What each reads, and of which table its rows are."""
@@ -135,7 +167,7 @@ _READS: Mapping[str, tuple[Table | None, ReadBuilder]] = {
 def sql_of_row(name: str) -> str:
     """The write of this name for one row, as SQLite's driver takes it."""
     kind, table, names = _WRITES[name]
-    statement = {"add": add, "drop": drop, "set": set_by_key}[kind](table, *names)
+    statement = {"add": add, "put": put, "drop": drop, "set": set_by_key}[kind](table, *names)
     return str(statement.compile(dialect=SQLITE))
 
 
@@ -144,14 +176,16 @@ def sql_of_rows(name: str) -> str:
     """The statement of this name for all rows at once, which are one JSON text: PostgreSQL spends
     more on a statement a row than on the rows."""
     kind, table, names = _WRITES[name]
-    if kind == "add":
-        columns = ", ".join(one.name for one in table.columns)
+    key = [one.name for one in table.primary_key.columns]
+    if kind in ("add", "put"):
+        columns = ", ".join(names_of(table))
+        others = ", ".join(f"{one} = excluded.{one}" for one in names_of(table) if one not in key)
+        over = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {others}"
         return (
             f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM "
             f"json_populate_recordset(NULL::{table.name}, %(rows)s::json)"
-        )
+        ) + over * (kind == "put")
     prefix = "the_" if kind == "set" else ""
-    key = [one.name for one in table.primary_key.columns]
     types = [
         f"{before}{one} {table.c[one].type.compile(POSTGRESQL)}"
         for before, some in ((prefix, key), ("", names))

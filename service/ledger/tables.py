@@ -93,6 +93,8 @@ decisions = Table(
     Column("expires_at_us", BigInteger, nullable=False),
     Column("mode", String(8), nullable=False, server_default="serve"),  # serve, defer
     Column("activated_at_us", BigInteger),  # of a deferred decision; null until then
+    # The actions left after every guardrail, JSON, where the account's past took something away.
+    Column("actions_left", Text),
     # By account first, as in feedback's: an index that begins like another table key would be taken
     # for it by a planner that has not seen the table yet, and be read from end to end.
     Index(None, "account_id", "workflow", "tenant", "created_at_us"),
@@ -190,6 +192,18 @@ jobs = Table(
     Column("ended_at_us", BigInteger),
     Column("outcome", String(16)),
     Column("kept", Text, nullable=False),  # JSON
+)
+
+
+tallies = Table(
+    "tallies",
+    metadata,
+    # What an account was served lately, as far as its caps have to know; JSON. A materialisation of
+    # decisions, changed under the account's lock alone.
+    Column("tenant", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("account_id", String(128), primary_key=True),
+    Column("body", Text, nullable=False),
 )
 
 

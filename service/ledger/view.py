@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from guardrails.tally import Tally
 from service.ledger.records import Account, AccountKey, Decision, Feedback, Generation, Snapshot
 
 DecisionKey = tuple[str, str]
@@ -42,3 +43,7 @@ class View:
     opened: list[Generation] = field(default_factory=list)
     """In order; each deletes the snapshots that it makes untrue."""
     snapshots: list[Snapshot] = field(default_factory=list)
+    tallies: dict[AccountKey, Tally] = field(default_factory=dict)
+    """Of the accounts whose workflows ration something; whoever counts has them locked."""
+    tallied: set[AccountKey] = field(default_factory=set)
+    """Accounts whose tally changed."""

@@ -171,3 +171,51 @@ def test_contexts_that_are_tried_are_lawful_and_not_too_many(numbers: list[str])
     for context in tried:
         assert 0 <= context.get("tenure", 0) <= 100
         assert context["plan"] in ("basic", "premium")
+
+
+DUE = """
+  required:
+    - {{name: due, actions: [call], when: {when}}}
+"""
+
+
+def required(when: str) -> tuple[Sequence[Problem], Sequence[Problem]]:
+    """Errors and warnings of a workflow in which a call is required."""
+    text = SPEC.format(limits="[]", safe="nothing", rules="[]", action="nothing")
+    block = f"guardrails:{DUE.format(when=when)}  safe_action: nothing\n"
+    return review(
+        parse_workflow(text.replace("guardrails: {limits: [], safe_action: nothing}\n", block))
+    )
+
+
+@pytest.mark.parametrize(
+    "when", ["context.dispute", "account.interactions < 3", "context.tenure > 3"]
+)
+def test_what_is_sometimes_required_is_fine(when: str) -> None:
+    assert required(when) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("context.tenur > 3", "undeclared reference to 'context.tenur'"),
+        ("account.age > 3", "undeclared reference to 'account.age'"),
+        ("action.discount > 3", "undeclared reference to 'action.discount'"),
+        ("context.tenure", "true or false"),
+        ("context.tenure + 1 > 2", "expected a double on either side of `+`"),
+        ("account.age_days + 1 > 2", "expected a double on either side of `+`"),
+    ],
+)
+def test_what_is_required_when_nobody_can_say_is_an_error_in_its_place(
+    when: str, expected: str
+) -> None:
+    (error,), _ = required(when)
+    assert (error.field, error.line) == ("guardrails.required.0.when", 16)
+    assert expected in error.message
+
+
+def test_a_limit_may_ask_of_the_account_and_is_not_judged_by_contexts() -> None:
+    assert limit("account.interactions < 3 && action.id == 'large'") == ([], [])
+    assert limit("account.phase == 'adapted' && account.recent_reward > 0.5") == ([], [])
+    (error,), _ = limit("account.phase == 3")
+    assert "no matching overload" in error.message
