@@ -4,14 +4,14 @@ kept."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """From decisions written once."""
+    """From jobs."""
     op.create_table(
         "tallies",
         sa.Column("tenant", sa.String(length=64), nullable=False),
