@@ -5,6 +5,8 @@ The ledger keeps the raw values: nothing here is stored.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from contract.spec import (
     BooleanFeature,
     CategoryFeature,
     ContextFeature,
+    ImageFeature,
     NumberFeature,
     WorkflowSpec,
 )
@@ -68,6 +71,9 @@ def check_context(
                 expected = f"one of {feature.values}, got {_shown(value)}"
                 raise ContextError(name, expected, _misfit(value, str))
             checked[name] = value
+        elif isinstance(feature, ImageFeature):
+            pixels(name, feature, value)
+            checked[name] = value
         else:
             if not isinstance(value, bool):
                 expected = f"true or false, got {_shown(value)}"
@@ -94,6 +100,21 @@ def _number(name: str, feature: NumberFeature, value: Any) -> float:
         else:
             off = _shown(value)
     raise ContextError(name, f"a number in [{feature.min:g}, {feature.max:g}], got {off}", cause)
+
+
+def pixels(name: str, feature: ImageFeature, value: Any) -> bytes:
+    """The bytes of a picture. Raises ContextError for what is none, or of another shape."""
+    shape = f"{feature.height}×{feature.width}×{feature.channels}"
+    expected = f"base64 of the {feature.bytes} bytes of a {shape} picture"
+    if not isinstance(value, str):
+        raise ContextError(name, f"{expected}, got {_shown(value)}", _misfit(value, str))
+    try:
+        found = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ContextError(name, f"{expected}, got other text", "mistyped") from error
+    if len(found) != feature.bytes:
+        raise ContextError(name, f"{expected}, got {len(found)} bytes", "out_of_range")
+    return found
 
 
 def _misfit(value: Any, kind: type) -> Misfit:
@@ -126,13 +147,16 @@ def slots_of(feature: ContextFeature) -> int:
     """How many slots one feature takes."""
     if feature.feeds != "policy":
         return 0
+    if isinstance(feature, ImageFeature):
+        return feature.bytes
     return len(feature.values) if isinstance(feature, CategoryFeature) else 1
 
 
 def encode_context(spec: WorkflowSpec, context: Mapping[str, Any], size: int) -> Float32:
     """A checked context as `[size]` slots in [−1, 1], in name order, zeros to the right.
 
-    Numbers map linearly from [min, max], booleans to ±1, categories to a one-hot.
+    Numbers map linearly from [min, max], booleans to ±1, categories to a one-hot, pictures byte by
+    byte.
     The order in which a file declares features is not part of a spec's identity, so it counts for
     nothing here.
     """
@@ -163,9 +187,17 @@ def _slots(
                 slots.append(2.0 * ((value - low) / (high - low)) - 1.0)
             case CategoryFeature(values=values):
                 slots.extend(float(value == one) for one in values)
+            case ImageFeature():
+                slots.extend(encode_pixels(pixels(name, feature, value)).tolist())
             case BooleanFeature():
                 slots.append(1.0 if value else -1.0)
     return slots
+
+
+def encode_pixels(found: bytes) -> Float32:
+    """Bytes of a picture as slots in [−1, 1]."""
+    scaled = np.frombuffer(found, np.uint8).astype(np.float32) * np.float32(2 / 255)
+    return np.asarray(scaled - np.float32(1), np.float32)
 
 
 def encode_reward(reward: ArrayLike, low: float, high: float) -> Float32:

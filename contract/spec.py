@@ -93,8 +93,24 @@ class BooleanFeature(Part):
     feeds: Literal["policy", "rules"] = "policy"
 
 
+class ImageFeature(Part):
+    """A picture: base64 (RFC 4648) of height · width · channels bytes, row by row, the channels of
+    a pixel together; encoded to one slot a byte, 0 to −1 and 255 to 1. No limit or rule sees it."""
+
+    type: Literal["image"]
+    height: Annotated[int, Field(ge=1, le=256)]
+    width: Annotated[int, Field(ge=1, le=256)]
+    channels: Literal[1, 3] = 3
+    feeds: Literal["policy"] = "policy"
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes a picture has."""
+        return self.height * self.width * self.channels
+
+
 ContextFeature = Annotated[
-    NumberFeature | CategoryFeature | BooleanFeature, Field(discriminator="type")
+    NumberFeature | CategoryFeature | BooleanFeature | ImageFeature, Field(discriminator="type")
 ]
 
 

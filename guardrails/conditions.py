@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cel_expr_python import cel
 
-from contract.spec import BooleanFeature, CategoryFeature, SpecError, WorkflowSpec
+from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, SpecError, WorkflowSpec
 
 Variables = Mapping[str, Any]
 
@@ -196,6 +196,7 @@ def _types(spec: WorkflowSpec, of_action: bool, of_account: bool, number: Any) -
     types = {
         f"context.{name}": CONTEXT_TYPES.get(type(feature), number)
         for name, feature in spec.context.items()
+        if not isinstance(feature, ImageFeature)
     }
     if of_action:
         types["action.id"] = cel.Type.STRING

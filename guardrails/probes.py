@@ -10,7 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from contract.spec import BooleanFeature, CategoryFeature, ContextFeature, WorkflowSpec
+from contract.spec import (
+    BooleanFeature,
+    CategoryFeature,
+    ContextFeature,
+    ImageFeature,
+    WorkflowSpec,
+)
 
 MOST = 256
 """Contexts that are tried at most."""
@@ -47,6 +53,8 @@ def _values(feature: ContextFeature, numbers: set[float]) -> list[Any]:
             return list(values)
         case BooleanFeature():
             return [False, True]
+        case ImageFeature():
+            return []
         case _:
             low, high = feature.min, feature.max
             step = (high - low) * 1e-6

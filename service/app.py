@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api import access, accounts, batch, health, problems, routes
+from service.api import access, accounts, batch, health, pictures, problems, routes
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.runtime import Service
@@ -17,6 +17,7 @@ ROUTERS = (
     routes.hot,
     batch.router,
     routes.router,
+    pictures.router,
     accounts.router,
     health.router,
 )

@@ -4,6 +4,7 @@ and Vowpal Wabbit's text. One page is in memory at a time, and a file is whole o
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection
 
-from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
+from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, WorkflowSpec
 from service.clock import to_moment, to_moment_or_none
 from service.ledger.ledger import Ledger
 from service.ledger.records import Decision, Feedback, Head
@@ -280,6 +281,9 @@ def _features(spec: WorkflowSpec, context: Mapping[str, Any]) -> str:
                 parts.append(f" {name}={quote(value, safe='')}")
             case BooleanFeature():
                 parts.append(f" {name}={'true' if value else 'false'}")
+            case ImageFeature():
+                bytes_ = base64.b64decode(value)
+                parts.extend(f" {name}_{at}:{byte}" for at, byte in enumerate(bytes_))
             case _:
                 parts.append(f" {name}:{float(value)!r}")
     return "".join(parts)
@@ -295,7 +299,11 @@ def _write_sidecar(path: Path, specs: Mapping[int, WorkflowSpec]) -> None:
         "actions": {str(row + 1): one for row, one in enumerate(newest.action_ids)},
         "reward": {"min": newest.reward.min, "max": newest.reward.max},
         "features": {
-            name: {"category": "name=value, percent-encoded", "boolean": "name=true or name=false"}
+            name: {
+                "category": "name=value, percent-encoded",
+                "boolean": "name=true or name=false",
+                "image": "name_AT:byte, from 0",
+            }
             .get(feature.type, "name:value")
             for name, feature in newest.context.items()
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from contract.bundle import BundleError
-from contract.spec import BooleanFeature, CategoryFeature, WorkflowSpec
+from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, WorkflowSpec
 from guardrails.distribution import are_sound
 from service.catalog import Catalog, Workflow, open_catalog
 from service.clock import Clock, now_us
@@ -149,6 +150,8 @@ def example_context(spec: WorkflowSpec) -> dict[str, Any]:
                 example[name] = values[0]
             case BooleanFeature():
                 example[name] = False
+            case ImageFeature():
+                example[name] = base64.b64encode(bytes(feature.bytes)).decode()
             case _:
                 example[name] = (feature.min + feature.max) / 2
     return example

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.encode import Float32
-from contract.spec import BooleanFeature, CategoryFeature, NumberFeature, WorkflowSpec
+from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, NumberFeature, WorkflowSpec
 
 Array = NDArray[Any]
 
@@ -101,6 +101,8 @@ def encode_columns(
             case BooleanFeature():
                 encoded[:, slot] = np.where(column, 1.0, -1.0)
                 slot += 1
+            case ImageFeature():
+                raise ValueError(f"context.{name}: no simulated account has pictures")
     return encoded
 
 
@@ -116,4 +118,6 @@ def raw_context(spec: WorkflowSpec, columns: Mapping[str, Array], account: int) 
                 context[name] = values[int(value)]
             case BooleanFeature():
                 context[name] = bool(value)
+            case ImageFeature():
+                raise ValueError(f"context.{name}: no simulated account has pictures")
     return context
