@@ -14,6 +14,7 @@ import torch
 
 from training import distributed
 from training.curriculum import Curriculum
+from training.descent import LAST_RATE, at_rate, descend, falling
 from training.hyperparameters import Hyperparameters
 from training.rollout import Played, play
 from training.tasks.task import Task
@@ -21,7 +22,6 @@ from training.teachers import Teacher
 from training.trpo import (
     Learner,
     acting_parameters,
-    descend,
     fit_critic,
     fit_value,
     prepare,
@@ -31,8 +31,6 @@ from training.trpo import (
 
 _CRITIC_JOINS = 0.8
 """Share of the lessons after which the critic learns beside the policy: TRPO needs it warm."""
-_LAST_RATE = 0.05
-"""Adam's rate at the last lesson, as a share of the first's."""
 
 
 def lesson(
@@ -41,7 +39,7 @@ def lesson(
     """One iteration of imitation. Returns what the learning curve keeps of it."""
     iteration = learner.iteration + 1
     share = min(1.0, iteration / h.lessons)
-    rate = h.lesson_rate * (1.0 - (1.0 - _LAST_RATE) * share)
+    rate = falling(h.lesson_rate, share)
     taught = teacher.lessons(curriculum)
     return _take(learner, h, taught, teacher, rate, iteration, share > _CRITIC_JOINS)
 
@@ -55,7 +53,7 @@ def revise(
     this a few dozen of them cost a per cent of what Gittins earns.
     """
     taught = teacher.lessons(curriculum)
-    rate = h.lesson_rate * _LAST_RATE
+    rate = h.lesson_rate * LAST_RATE
     revised = _take(learner, h, taught, teacher, rate, learner.iteration, critic=False)
     return {"steps": revised["steps"], "lesson_loss": revised["lesson_loss"]}
 
@@ -70,8 +68,7 @@ def _take(
     critic: bool,
 ) -> dict[str, float]:
     """Plays an iteration's trials and regresses on the advice; `critic`: it learns beside."""
-    for group in learner.lesson_optimiser.param_groups:
-        group["lr"] = rate
+    at_rate(learner.lesson_optimiser, rate)
     losses, everything = [], []
     critic_error = value_error = 0.0
     for tasks in taught.batches(learner.rng, iteration):

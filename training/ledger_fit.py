@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.encode import encode_action_features, encode_reward
+from training.descent import at_rate, falling
 from training.ledger_model import FittedModel
 from training.ledger_records import Log, turns
 from training.ledger_rows import LogError
@@ -38,7 +39,6 @@ FEWEST_ACCOUNTS = 20
 _ACCOUNTS_AT_ONCE = 96
 _CHECK_EVERY = 10
 _HELD_OUT = 0.1
-_LAST_RATE = 0.05
 _LARGEST_GRADIENT = 5.0
 
 
@@ -80,8 +80,7 @@ def fit_belief(
     before = best = _loss_now(network, check)
     kept = _copied(network)
     for n in range(1, iterations + 1):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * (1.0 - (1.0 - _LAST_RATE) * n / iterations)
+        at_rate(optimiser, falling(rate, n / iterations))
         chosen = rng.choice(train, min(len(train), _ACCOUNTS_AT_ONCE), replace=False)
         loss = weighted_surprise(network, data.take(chosen))
         optimiser.zero_grad()

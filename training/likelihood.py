@@ -12,13 +12,12 @@ import torch
 
 from training import distributed
 from training.curriculum import Curriculum
+from training.descent import at_rate, descend, falling
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Network
 from training.rollout import Believing, play
-from training.trpo import Learner, descend, refuse_not_finite_weights, sum_of
+from training.trpo import Learner, refuse_not_finite_weights, sum_of
 
-_LAST_RATE = 0.05
-"""Adam's rate at the last iteration, as a share of the first's."""
 _AT_RANDOM = 0.5
 """Share of the trials that are played at random: a policy alone shows only what it likes."""
 
@@ -28,9 +27,7 @@ def fit(learner: Learner, h: Hyperparameters, curriculum: Curriculum) -> dict[st
     policy = learner.policy
     assert isinstance(policy, Believing)
     iteration = learner.iteration + 1
-    share = min(1.0, iteration / h.fitting)
-    for group in learner.belief_optimiser.param_groups:
-        group["lr"] = h.fitting_rate * (1.0 - (1.0 - _LAST_RATE) * share)
+    at_rate(learner.belief_optimiser, falling(h.fitting_rate, iteration / h.fitting))
     losses, gaps, steps = [], [], 0
     for tasks in curriculum.batches(learner.rng, iteration):
         played = [

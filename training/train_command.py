@@ -221,8 +221,8 @@ def _train_until_done(
     from training import distributed
     from training.checkpoints import FILE
     from training.curves import plot_history
+    from training.descent import TrainingDivergedError
     from training.run import run, stop_on_signal
-    from training.trpo import TrainingDivergedError
 
     torch.set_num_threads(threads)
     looks = curriculum.looks(learner.policy.action_range)

@@ -16,15 +16,12 @@ from torch import Tensor, nn
 
 from training import distributed
 from training.curriculum import Curriculum
+from training.descent import TrainingDivergedError, descend
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Critic, Network
 from training.record import Record
 from training.rollout import Played, play
 from training.trust_region import FisherProduct, flatten, natural_step, unflatten
-
-
-class TrainingDivergedError(RuntimeError):
-    """A number that training needs is not finite. The message says which, and when."""
 
 
 @dataclass
@@ -357,27 +354,6 @@ def _move(parameters: list[nn.Parameter], start: list[Tensor], step: Tensor) -> 
     """Sets the parameters to start + step."""
     for parameter, origin, part in zip(parameters, start, unflatten(step, start), strict=True):
         parameter.copy_(origin + part)
-
-
-def descend(
-    loss: Tensor,
-    optimiser: torch.optim.Adam,
-    parameters: list[nn.Parameter],
-    name: str,
-    iteration: int,
-) -> None:
-    """One step of Adam, the gradient's norm at most 1.
-
-    Raises TrainingDivergedError before a step that is not finite.
-    """
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    distributed.average_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-    for what, number in (("loss", distributed.mean(loss.detach())), ("gradient", norm)):
-        if not bool(torch.isfinite(number)):
-            raise TrainingDivergedError(f"iteration {iteration}: the {name}'s {what} is not finite")
-    optimiser.step()
 
 
 def _shuffled_parts(

@@ -20,9 +20,10 @@ import torch
 from tests.training.trials import TINY, TINY_BANDITS, tiny_learner
 from training import checkpoints
 from training.checkpoints import CheckpointError, load, refuse_other_architecture, save
+from training.descent import TrainingDivergedError
 from training.policies.network import architecture, build
 from training.run import Schedule, Stop, run, stop_on_signal
-from training.trpo import Learner, TrainingDivergedError
+from training.trpo import Learner
 
 TRAIN = [
     sys.executable,

@@ -15,6 +15,7 @@ from training import distributed, imitation
 from training.baselines import gittins_table
 from training.checkpoints import load
 from training.curriculum import Curriculum
+from training.descent import TrainingDivergedError
 from training.hyperparameters import Hyperparameters
 from training.imitation import lesson
 from training.rollout import play
@@ -22,7 +23,7 @@ from training.run import Schedule, Stop, run
 from training.tasks.bandits import BernoulliBandits
 from training.teachers import build_teacher
 from training.teachers.gittins import GittinsTeacher
-from training.trpo import Learner, TrainingDivergedError
+from training.trpo import Learner
 
 LESSONS = replace(TINY, teacher="gittins", lessons=3, lesson_times=1.0)
 

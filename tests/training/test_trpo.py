@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from tests.training.trials import TINY, TINY_BANDITS, shake, step_by_step, tiny_learner
 from training.check import bandit_looks
+from training.descent import TrainingDivergedError
 from training.hyperparameters import Hyperparameters
 from training.policies.network import build
 from training.rollout import Played, play
 from training.run import look
 from training.tasks.bandits import BernoulliBandits
 from training.trpo import (
-    TrainingDivergedError,
     critic_values,
     entropy,
     generalised_advantage,
