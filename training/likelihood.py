@@ -8,13 +8,11 @@ iteration on the Gaussian likelihood of every reward before it is learned (ALPaC
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from training import distributed
 from training.curriculum import Curriculum
 from training.descent import at_rate, descend, falling
 from training.hyperparameters import Hyperparameters
-from training.policies.network import Network
 from training.rollout import Believing, play
 from training.trpo import Learner, refuse_not_finite_weights, sum_of
 
@@ -49,8 +47,3 @@ def fit(learner: Learner, h: Hyperparameters, curriculum: Curriculum) -> dict[st
             {"gap_closed": float(np.mean(gaps)), "surprise": float(np.mean(losses))}
         ),
     }
-
-
-def believes(network: Network) -> bool:
-    """Whether a network has beliefs to fit."""
-    return isinstance(network, Believing) and isinstance(network, torch.nn.Module)

@@ -49,16 +49,6 @@ class BeliefSizes:
         """Weights of the shared model; features enter as they are and squared."""
         return 1 + self.context + 2 * self.action_features
 
-    @property
-    def row_floats(self) -> int:
-        """Position when last written; mean, and upper triangle of the covariance, a hypothesis."""
-        return 1 + HYPOTHESES * (self.own + triangle(self.own))
-
-    @property
-    def shared_floats(self) -> int:
-        """Position, statistics of the account; evidence, mean and covariance a hypothesis."""
-        return 1 + STATISTICS + HYPOTHESES * (1 + self.common + triangle(self.common))
-
 
 def triangle(size: int) -> int:
     """Numbers of a symmetric matrix."""
@@ -95,7 +85,11 @@ class Shared(NamedTuple):
 
 
 class LinearBelief(nn.Module):
-    """The models. Memories are `shared [B, shared_floats]`, rows `[B, K, row_floats]`."""
+    """The models, over memories `shared [B, G]` and rows `[B, K, H]`.
+
+    Shared: position, statistics of the account; evidence, mean and upper triangle of the covariance
+    a hypothesis. A row: position when last written; mean and covariance a hypothesis.
+    """
 
     def __init__(self, sizes: BeliefSizes) -> None:
         super().__init__()
@@ -171,7 +165,7 @@ class LinearBelief(nn.Module):
         """Shared part, served row, (surprise, prediction, its deviation) `[B, 3]`, and the negative
         log-likelihood of the reward `[B]`.
 
-        `row` `[B, row_floats]` and `features` `[B, F]` are the served action's.
+        `row` `[B, H]` and `features` `[B, F]` are the served action's.
         """
         position, statistics, evidence, mean, covariance = self._split_shared(shared)
         own_mean, own_covariance = self._own_now(row, position)

@@ -202,10 +202,6 @@ class ContextualTrials:
         allowed = np.where(self.mask, self.means, np.nan)
         return np.nanmean(allowed, 1), np.nanmax(allowed, 1)
 
-    def lost(self, actions: Array) -> NDArray[np.float64]:
-        """What these actions `[B]` cost: choices move nothing here."""
-        return self.bounds()[1] - self.expected(actions)
-
     def _draw_accounts(self, which: Array, first: bool = False) -> None:
         """The latent parameters of these accounts, drawn anew."""
         rng, k, count = self._task_rng, self.k, which.size
