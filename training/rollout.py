@@ -174,8 +174,8 @@ def play(
 
 def _features(network: Network, task: Task) -> Tensor:
     """The actions' features `[B, K, F]`, zeros to the right where the network takes more."""
-    F = getattr(network.sizes, "action_features", 0)
-    features = np.zeros((task.num_envs, task.actions, F), np.float32)
+    shape = (task.num_envs, task.actions, network.sizes.action_features)
+    features = np.zeros(shape, np.float32)
     if isinstance(task, Situated):
         features[..., : task.action_features.shape[-1]] = task.action_features
     return torch.as_tensor(features)

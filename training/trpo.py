@@ -20,7 +20,7 @@ from training.descent import TrainingDivergedError, descend
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Critic, Network
 from training.record import Record
-from training.rollout import Played, play
+from training.rollout import Believing, Played, play
 from training.trust_region import FisherProduct, flatten, natural_step, unflatten
 
 
@@ -47,8 +47,7 @@ def acting_parameters(policy: Network) -> list[nn.Parameter]:
 
 def belief_parameters(policy: Network) -> list[nn.Parameter]:
     """What of a policy is fitted by likelihood and stands still under TRPO; often nothing."""
-    fitted: list[nn.Parameter] = getattr(policy, "belief_parameters", list)()
-    return fitted
+    return policy.belief_parameters() if isinstance(policy, Believing) else []
 
 
 def named_acting_parameters(policy: Network) -> dict[str, nn.Parameter]:
