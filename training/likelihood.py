@@ -29,7 +29,13 @@ def fit(learner: Learner, h: Hyperparameters, curriculum: Curriculum) -> dict[st
     losses, gaps, steps = [], [], 0
     for tasks in curriculum.batches(learner.rng, iteration):
         played = [
-            play(policy, task, learner.rng, random=learner.rng.random() < _AT_RANDOM)
+            play(
+                policy,
+                task,
+                learner.rng,
+                random=learner.rng.random() < _AT_RANDOM,
+                beliefs=False,
+            )
             for task in tasks
         ]
         loss = sum_of(policy.surprise(one.record) for one in played) / len(played)

@@ -79,11 +79,13 @@ def play(
     rng: np.random.Generator,
     greedy: bool = False,
     random: bool = False,
+    beliefs: bool = True,
 ) -> Played:
     """New trials on `task`, from the blank memory to the last step.
 
     The network draws from its probabilities, or takes the most probable action, or any allowed one
-    at random.
+    at random. `beliefs`: whether the record holds what the network's beliefs say; it learns from no
+    other, but likelihood and looks do without.
     """
     B, K, T = task.num_envs, task.actions, task.steps
     context, _ = task.reset()
@@ -157,7 +159,7 @@ def play(
         known=None if np.array_equal(known, np.arange(T)) else torch.as_tensor(known),
         told=torch.stack(told) if told else None,
     )
-    if isinstance(network, Believing):
+    if beliefs and isinstance(network, Believing):
         record = network.recorded(record)
     return Played(
         record,

@@ -175,5 +175,6 @@ def look(policy: Network, curriculum: Curriculum) -> dict[str, float]:
     seen = {}
     for one in curriculum.looks(policy.action_range):
         task, rng = one.draw()
-        seen[one.name] = float(play(policy, task, rng).expected.sum(0).mean()) - one.luck
+        expected = play(policy, task, rng, beliefs=False).expected
+        seen[one.name] = float(expected.sum(0).mean()) - one.luck
     return seen
