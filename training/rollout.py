@@ -120,7 +120,9 @@ def play(
             learned += 1
         contexts.append(_padded(context, network.sizes.context))
         if situated:
-            mask = torch.as_tensor(situated.mask)
+            allowed = situated.mask
+            cost = _costs(situated.means, allowed)
+            mask = torch.as_tensor(allowed)
             masks.append(mask)
         probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
         if random:
@@ -131,8 +133,7 @@ def play(
             action = sample(probabilities.cpu().numpy(), rng.random(B))
         if situated:
             weights = probabilities.cpu().numpy()
-            cost = _costs(situated)
-            told.append(_told(weights, situated, cost))
+            told.append(_told(weights, allowed, cost))
             costs.append(cost)
             expected_cost.append((weights * cost).sum(1))
             lost.append(cost[np.arange(B), action])
@@ -189,20 +190,22 @@ def _padded(context: NDArray[np.float32], size: int) -> Tensor:
     return functional.pad(found, (0, size - found.shape[1])) if found.shape[1] < size else found
 
 
-def _costs(task: Situated) -> NDArray[np.float64]:
+def _costs(means: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
     """How far each action is below the best that is allowed, `[B, K]`, 0 where it is masked."""
-    best = task.means.max(1, where=task.mask, initial=-np.inf)[:, None]
-    return np.where(task.mask, best - task.means, 0.0)
+    best = means.max(1, where=allowed, initial=-np.inf)[:, None]
+    return np.where(allowed, best - means, 0.0)
 
 
-def _told(probabilities: NDArray[np.float32], task: Situated, cost: NDArray[np.float64]) -> Tensor:
+def _told(
+    probabilities: NDArray[np.float32], allowed: NDArray[np.bool_], cost: NDArray[np.float64]
+) -> Tensor:
     """What a critic is told of the decision to come, `[B, TOLD]`: nothing of the choice itself."""
     likeliest = probabilities.argmax(1)
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
     told = [
         (probabilities * cost).sum(1),
         cost[np.arange(len(cost)), likeliest],
-        cost.sum(1) / task.mask.sum(1),
+        cost.sum(1) / allowed.sum(1),
         entropy,
     ]
     assert len(told) == TOLD
