@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 Product = Callable[[Tensor], Tensor]
@@ -113,6 +113,18 @@ class Differentiated:
             self._moving, self._leaves, cotangents, retain_graph=True, materialize_grads=True
         )
         return list(grads)
+
+
+def differentiated(
+    module: nn.Module, inputs: tuple[Any, ...], parameters: Mapping[str, Tensor]
+) -> Differentiated:
+    """The same for a module whose `forward` gives the logits of these inputs."""
+
+    def logits(named: Mapping[str, Tensor]) -> list[Tensor]:
+        called: list[Tensor] = torch.func.functional_call(module, dict(named), inputs)
+        return called
+
+    return Differentiated(logits, parameters)
 
 
 class FisherProduct:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.policies.cells import step
 from training.policies.gru import Gru, GruSizes, seen_before
 from training.record import Record
-from training.trust_region import Differentiated, Linearised
+from training.trust_region import Linearised, differentiated
 
 CELLS = {"lstm": (2, 4), "rnn": (1, 1), "reset": (1, 3)}
 """By name: numbers a unit keeps, and numbers it reads off each input.
@@ -69,12 +69,7 @@ class Ablated(Gru):
         self, records: Sequence[Record], times: Tensor, parameters: Mapping[str, nn.Parameter]
     ) -> Linearised:
         """The logits of these steps, with their derivatives by these parameters."""
-
-        def logits(named: Mapping[str, Tensor]) -> list[Tensor]:
-            called: list[Tensor] = torch.func.functional_call(self, dict(named), (records, times))
-            return called
-
-        return Differentiated(logits, parameters)
+        return differentiated(self, (records, times), parameters)
 
     def _advance(self, shared: Tensor, context: Tensor) -> Tensor:
         """The next state `[B, S]` from a packed memory and the present context."""

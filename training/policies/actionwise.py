@@ -24,7 +24,7 @@ from training.policies.belief import FEATURES, SIZE, VIEWS, Belief, Reading
 from training.policies.cells import step
 from training.policies.sequence import RowMemory, last_written
 from training.record import Record
-from training.trust_region import Differentiated, Linearised
+from training.trust_region import Linearised, differentiated
 
 _MEMORY_FLOATS = 480
 _BELIEF_FLOATS = 152
@@ -216,12 +216,7 @@ class Actionwise(nn.Module):
         self, records: Sequence[Record], times: Tensor, parameters: Mapping[str, nn.Parameter]
     ) -> Linearised:
         """The logits of these steps, with their derivatives by these parameters."""
-
-        def logits(named: Mapping[str, Tensor]) -> list[Tensor]:
-            called: list[Tensor] = torch.func.functional_call(self, dict(named), (records, times))
-            return called
-
-        return Differentiated(logits, parameters)
+        return differentiated(self, (records, times), parameters)
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """What the value is read from, `[T', B, 2D]` for each record."""

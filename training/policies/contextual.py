@@ -28,7 +28,7 @@ from training.policies.learned_belief import LearnedBelief, LearnedBeliefSizes
 from training.policies.linear_belief import BeliefSizes, LinearBelief
 from training.policies.sequence import RowMemory, last_written
 from training.record import Record
-from training.trust_region import Differentiated, Linearised
+from training.trust_region import Linearised, differentiated
 
 _MOST_ACTIONS = 50
 _VIEWS = 2 + belief.VIEWS
@@ -289,12 +289,7 @@ class Contextual(nn.Module):
         self, records: Sequence[Record], times: Tensor, parameters: Mapping[str, nn.Parameter]
     ) -> Linearised:
         """The logits of these steps, with their derivatives by these parameters."""
-
-        def logits(named: Mapping[str, Tensor]) -> list[Tensor]:
-            called: list[Tensor] = torch.func.functional_call(self, dict(named), (records, times))
-            return called
-
-        return Differentiated(logits, parameters)
+        return differentiated(self, (records, times), parameters)
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """What the value is read from, `[T', B, 2D]` for each record."""

@@ -20,7 +20,7 @@ from training.policies.flat_memory import FlatMemory
 from training.policies.flat_pass import Weights
 from training.policies.flat_tangent import FlatTangent
 from training.record import Record
-from training.trust_region import Differentiated, Linearised
+from training.trust_region import Linearised, differentiated
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,7 @@ class Gru(nn.Module):
     ) -> Linearised:
         """The logits of these steps, with their derivatives by these parameters."""
         if any(one.known is not None for one in records):
-            return Differentiated(
-                lambda named: torch.func.functional_call(self, dict(named), (records, times)),
-                parameters,
-            )
+            return differentiated(self, (records, times), parameters)
         return _Linearised(self, records, times, list(parameters))
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:

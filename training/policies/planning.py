@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from training.bounds import refuse_below
 from training.record import Record
-from training.trust_region import Differentiated, Linearised
+from training.trust_region import Linearised, differentiated
 
 _STATE_ACTION_FEATURES = 9
 _COMMON_FEATURES = 3
@@ -174,12 +174,7 @@ class Planning(nn.Module):
         self, records: Sequence[Record], times: Tensor, parameters: Mapping[str, nn.Parameter]
     ) -> Linearised:
         """The logits of these steps, with their derivatives by these parameters."""
-
-        def logits(named: Mapping[str, Tensor]) -> list[Tensor]:
-            called: list[Tensor] = torch.func.functional_call(self, dict(named), (records, times))
-            return called
-
-        return Differentiated(logits, parameters)
+        return differentiated(self, (records, times), parameters)
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """What the value is read from, `[T', B, P]` for each record."""
