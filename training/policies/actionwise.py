@@ -11,7 +11,6 @@ one setting of that, so exploration is what is left to learn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,16 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contract.encode import LONGEST_HORIZON
 from training.policies.belief import FEATURES, SIZE, VIEWS, Belief, Reading
-from training.policies.cells import step
-from training.policies.sequence import RowMemory, last_written
+from training.policies.rowwise import (
+    MOST_ACTIONS,
+    advance,
+    begin,
+    how_many,
+    index,
+    memories,
+    pool,
+    present,
+    urgency,
+)
+from training.policies.sequence import last_written
 from training.record import Record
 from training.trust_region import Linearised, differentiated
 
 _MEMORY_FLOATS = 480
 _BELIEF_FLOATS = 152
-_MOST_ACTIONS = 50
 
 _LOG_SHARPNESS = (2.0, 6.0)
 """Where the logarithm of the sharpness starts, and what it stays below: probabilities of torch and
@@ -77,7 +84,7 @@ class Actionwise(nn.Module):
     """The network. `decide` and `learn` are pure; everything remembered is in their arguments."""
 
     name = "actionwise"
-    action_range = (2, _MOST_ACTIONS)
+    action_range = (2, MOST_ACTIONS)
     unused_inputs: frozenset[str] = frozenset()
 
     def __init__(self, sizes: ActionwiseSizes) -> None:
@@ -117,11 +124,7 @@ class Actionwise(nn.Module):
             self.score.weight.mul_(0.1)
             self.value.weight.mul_(0.1)
             self.value.bias.zero_()
-            for cell in (self.row_from_row, self.shared_from_shared):
-                size = cell.in_features
-                for gate in cell.weight.chunk(3):
-                    nn.init.orthogonal_(gate)
-                cell.bias[size : 2 * size] = 1.0
+        begin(self)
 
     def blank(self, batch: int, actions: int) -> tuple[Tensor, Tensor]:
         """The blank memory of `batch` accounts: shared `[B, G]`, rows `[B, K, H]`."""
@@ -156,9 +159,9 @@ class Actionwise(nn.Module):
             horizon_left,
             action_features,
         )
-        pool = _pool(embedded, action_mask)
-        logits = self._logits(embedded, reading, pool, action_mask)
-        return torch.softmax(logits, -1), self.value_of(pool)
+        pooled = pool(embedded, action_mask)
+        logits = self._logits(embedded, reading, pooled, action_mask)
+        return torch.softmax(logits, -1), self.value_of(pooled)
 
     def learn(
         self,
@@ -181,17 +184,8 @@ class Actionwise(nn.Module):
         if self.sizes.action_features:
             wide = served.expand(-1, 1, action_features.shape[2])
             observed.append(action_features.gather(1, wide).squeeze(1))
-        new, _ = step(
-            self.row_observed(torch.cat(observed, -1)) + self.row_from_shared(shared),
-            self.row_from_row(old),
-            old,
-        )
-        into = self.shared_observed(torch.cat([seen, context], -1))
-        next_shared, _ = step(
-            into + self.shared_from_new(new) + self.shared_from_old(old),
-            self.shared_from_shared(shared),
-            shared,
-        )
+        of_row, of_shared = torch.cat(observed, -1), torch.cat([seen, context], -1)
+        new, next_shared = advance(self, of_row, of_shared, old, shared)
         if self.sizes.belief:
             position = before + 1.0
             next_shared = torch.cat([next_shared, position[:, None]], -1)
@@ -204,7 +198,7 @@ class Actionwise(nn.Module):
         The records are of one length; `times` int64 `[T']` are the steps wanted, all by default.
         """
         return [
-            self._logits(embedded, reading, _pool(embedded, record.action_mask), record.action_mask)
+            self._logits(embedded, reading, pool(embedded, record.action_mask), record.action_mask)
             for record, (embedded, reading) in zip(
                 records, self._recall(records, times), strict=True
             )
@@ -221,7 +215,7 @@ class Actionwise(nn.Module):
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """What the value is read from, `[T', B, 2D]` for each record."""
         return [
-            _pool(embedded, record.action_mask)
+            pool(embedded, record.action_mask)
             for record, (embedded, _) in zip(records, self._recall(records, times), strict=True)
         ]
 
@@ -262,10 +256,8 @@ class Actionwise(nn.Module):
             written, shared = written[learned], shared[learned]
         if times is not None:
             context, horizon = context[times], horizon[times]
-        at = written * record.trials + torch.arange(record.trials)[:, None]
-        found = projected.flatten(0, 1).index_select(0, at.flatten())
         embedded = self._embed(
-            found.view(*at.shape, -1),
+            present(projected, written),
             reading,
             shared,
             context,
@@ -279,10 +271,6 @@ class Actionwise(nn.Module):
         self, records: Sequence[Record], written: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Rows as written `[T+1, ΣB, H]` and the shared part `[T+1, ΣB, G]`."""
-        previous = [
-            when.gather(2, one.action[..., None]).squeeze(-1)
-            for one, when in zip(records, written, strict=True)
-        ]
         seen = torch.cat([torch.stack([one.reward, one.done], -1) for one in records], 1)
         context = torch.cat([one.context for one in records], 1)
         observed = [seen, context]
@@ -291,21 +279,9 @@ class Actionwise(nn.Module):
                 one.action_features[torch.arange(one.trials), one.action] for one in records
             ]
             observed.append(torch.cat(of_served, 1))
-        rows, shared = RowMemory.apply(  # type: ignore[no-untyped-call]
-            self.row_observed(torch.cat(observed, -1)),
-            self.shared_observed(torch.cat([seen, context], -1)),
-            self.row_from_shared.weight,
-            self.row_from_row.weight,
-            self.row_from_row.bias,
-            self.shared_from_new.weight,
-            self.shared_from_old.weight,
-            self.shared_from_shared.weight,
-            self.shared_from_shared.bias,
-            self.blank_row,
-            self.blank_shared,
-            torch.cat(previous, 1),
+        return memories(
+            self, torch.cat(observed, -1), torch.cat([seen, context], -1), records, written
         )
-        return rows, shared
 
     def _embed(
         self,
@@ -318,11 +294,10 @@ class Actionwise(nn.Module):
         action_features: Tensor,
     ) -> Tensor:
         """Embeddings `[..., K, D]` from rows already projected to `[..., K, D]`."""
-        count = action_mask.sum(-1, keepdim=True).to(projected.dtype)
-        count = (torch.log(count) / math.log(_MOST_ACTIONS)).expand(*shared.shape[:-1], 1)
+        count = how_many(action_mask).expand(*shared.shape[:-1], 1)
         told = [shared, horizon_left, count, context]
         if self.sizes.belief:
-            told.append(_urgency(horizon_left[..., 1:]))
+            told.append(urgency(horizon_left))
         common = self.embed_common(torch.cat(told, -1))
         before = projected + common.unsqueeze(-2)
         if reading is not None:
@@ -332,35 +307,16 @@ class Actionwise(nn.Module):
         return torch.tanh(before)
 
     def _logits(
-        self, embedded: Tensor, reading: Reading | None, pool: Tensor, action_mask: Tensor
+        self, embedded: Tensor, reading: Reading | None, pooled: Tensor, action_mask: Tensor
     ) -> Tensor:
-        inner = torch.tanh(self.score_row(embedded) + self.score_pool(pool).unsqueeze(-2))
+        inner = torch.tanh(self.score_row(embedded) + self.score_pool(pooled).unsqueeze(-2))
         scores = functional.linear(inner, self.score.weight).squeeze(-1)
         if reading is not None:
-            steer = self.steer(pool)
-            sharpness = torch.exp(
-                _LOG_SHARPNESS[1] - functional.softplus(_LOG_SHARPNESS[1] - steer[..., :1])
+            scores = scores + index(
+                self.steer(pooled),
+                reading.mean,
+                reading.deviation,
+                self.bonus(inner),
+                _LOG_SHARPNESS[1],
             )
-            weight = torch.softmax(steer[..., 1:], -1).unsqueeze(-2)
-            index = weight * (reading.mean + reading.deviation * self.bonus(inner))
-            scores = scores + sharpness * index.sum(-1)
         return scores.masked_fill(~action_mask, -torch.inf)
-
-
-def _urgency(log_left: Tensor) -> Tensor:
-    """1 / (1 + left) and its root `[..., 2]`: with few interactions left every one counts.
-
-    `log_left` `[..., 1]` is log(1 + left) in the unit of `contract.encode.horizon_left`.
-    """
-    root = torch.exp(-0.5 * math.log1p(LONGEST_HORIZON) * log_left)
-    return torch.cat([root * root, root], -1)
-
-
-def _pool(embedded: Tensor, action_mask: Tensor) -> Tensor:
-    """Mean and maximum over the actions allowed, `[..., 2D]`; embeddings lie in (−1, 1)."""
-    if not torch.compiler.is_exporting() and bool(action_mask.all()):
-        return torch.cat([embedded.mean(-2), embedded.amax(-2)], -1)
-    allowed = action_mask.unsqueeze(-1)
-    count = action_mask.sum(-1, keepdim=True).to(embedded.dtype)
-    mean = embedded.masked_fill(~allowed, 0.0).sum(-2) / count
-    return torch.cat([mean, embedded.masked_fill(~allowed, -1.0).amax(-2)], -1)

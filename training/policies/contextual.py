@@ -12,7 +12,6 @@ rest, so what they say of a recorded trial is computed once (`recorded`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,17 +19,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contract.encode import LONGEST_HORIZON
 from training.policies import belief
 from training.policies.belief import Belief
-from training.policies.cells import step
 from training.policies.learned_belief import LearnedBelief, LearnedBeliefSizes
 from training.policies.linear_belief import BeliefSizes, LinearBelief
-from training.policies.sequence import RowMemory, last_written
+from training.policies.rowwise import (
+    MOST_ACTIONS,
+    advance,
+    begin,
+    how_many,
+    index,
+    memories,
+    pool,
+    present,
+    urgency,
+)
+from training.policies.sequence import last_written
 from training.record import Record
 from training.trust_region import Linearised, differentiated
 
-_MOST_ACTIONS = 50
 _VIEWS = 2 + belief.VIEWS
 _LOG_SHARPNESS = (4.5, 6.0)
 """Where the logarithm of the sharpness starts, and what it stays below."""
@@ -69,8 +76,8 @@ class ContextualSizes:
             raise ValueError("shared, row, width and context: expected at least 1 each")
         if self.action_features < 1 and not self.actions:
             raise ValueError("action_features: expected at least 1 where actions may be any")
-        if self.actions and not 2 <= self.actions <= _MOST_ACTIONS:
-            raise ValueError(f"actions: expected 0, or 2 to {_MOST_ACTIONS}, got {self.actions}")
+        if self.actions and not 2 <= self.actions <= MOST_ACTIONS:
+            raise ValueError(f"actions: expected 0, or 2 to {MOST_ACTIONS}, got {self.actions}")
 
     def belief(self) -> LinearBelief | LearnedBelief:
         """New models of the reward."""
@@ -93,7 +100,7 @@ class Contextual(nn.Module):
     def __init__(self, sizes: ContextualSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.action_range = (sizes.actions or 2, sizes.actions or _MOST_ACTIONS)
+        self.action_range = (sizes.actions or 2, sizes.actions or MOST_ACTIONS)
         G, H, D = sizes.shared, sizes.row, sizes.width
         self.counts = Belief()
         self.models = sizes.belief()
@@ -125,11 +132,7 @@ class Contextual(nn.Module):
             self.score.weight.mul_(0.1)
             self.value.weight.mul_(0.1)
             self.value.bias.zero_()
-            for cell in (self.row_from_row, self.shared_from_shared):
-                size = cell.in_features
-                for gate in cell.weight.chunk(3):
-                    nn.init.orthogonal_(gate)
-                cell.bias[size : 2 * size] = 1.0
+        begin(self)
 
     def blank(self, batch: int, actions: int) -> tuple[Tensor, Tensor]:
         """The blank memory of `batch` accounts: shared `[B, G]`, rows `[B, K, H]`."""
@@ -158,9 +161,9 @@ class Contextual(nn.Module):
         reading = self._read(statistics, position, known, own, context, described)
         told = torch.cat([shared, self._account(known)], -1)
         embedded = self._embed(self.embed_row(rows), reading, told, action_mask, horizon_left)
-        pool = _pool(embedded, action_mask)
-        logits = self._logits(embedded, reading, pool, action_mask)
-        return torch.softmax(logits, -1), self.value_of(pool)
+        pooled = pool(embedded, action_mask)
+        logits = self._logits(embedded, reading, pooled, action_mask)
+        return torch.softmax(logits, -1), self.value_of(pooled)
 
     def learn(
         self,
@@ -184,14 +187,7 @@ class Contextual(nn.Module):
         position = before + 1.0
         statistics = self.counts.update(statistics, reward, position)
         observed = torch.cat([reward[:, None], done[:, None], seen], -1)
-        new, _ = step(
-            self.row_observed(observed) + self.row_from_shared(shared), self.row_from_row(old), old
-        )
-        next_shared, _ = step(
-            self.shared_observed(observed) + self.shared_from_new(new) + self.shared_from_old(old),
-            self.shared_from_shared(shared),
-            shared,
-        )
+        new, next_shared = advance(self, observed, observed, old, shared)
         row = torch.cat([new, statistics, own], -1)
         return (
             torch.cat([next_shared, position[:, None], known], -1),
@@ -279,7 +275,7 @@ class Contextual(nn.Module):
     def logits(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """Log-probabilities up to a constant, `[T', B, K]` for each record."""
         return [
-            self._logits(embedded, reading, _pool(embedded, mask), mask)
+            self._logits(embedded, reading, pool(embedded, mask), mask)
             for embedded, reading, mask in self._recall(records, times)
         ]
 
@@ -293,7 +289,7 @@ class Contextual(nn.Module):
 
     def pools(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """What the value is read from, `[T', B, 2D]` for each record."""
-        return [_pool(embedded, mask) for embedded, _, mask in self._recall(records, times)]
+        return [pool(embedded, mask) for embedded, _, mask in self._recall(records, times)]
 
     def value_of(self, pool: Tensor) -> Tensor:
         """The value `[...]` read from a pool `[..., 2D]`."""
@@ -374,20 +370,14 @@ class Contextual(nn.Module):
         if times is not None:
             horizon, reading, account = horizon[times], reading[times], account[times]
             mask = mask[times]
-        at = written * record.trials + torch.arange(record.trials)[:, None]
-        found = projected.flatten(0, 1).index_select(0, at.flatten())
         told = torch.cat([shared, account], -1)
-        embedded = self._embed(found.view(*at.shape, -1), reading, told, mask, horizon)
+        embedded = self._embed(present(projected, written), reading, told, mask, horizon)
         return embedded, reading, mask
 
     def _memories(
         self, records: Sequence[Record], written: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Recurrent rows as written `[T+1, ΣB, H]` and shared part `[T+1, ΣB, G]`."""
-        previous = [
-            when.gather(2, one.action[..., None]).squeeze(-1)
-            for one, when in zip(records, written, strict=True)
-        ]
         observed = []
         for one in records:
             if one.seen is None:
@@ -395,21 +385,7 @@ class Contextual(nn.Module):
             outcome = torch.stack([one.reward, one.done], -1)
             observed.append(torch.cat([outcome, one.seen], -1))
         whole = torch.cat(observed, 1)
-        rows, shared = RowMemory.apply(  # type: ignore[no-untyped-call]
-            self.row_observed(whole),
-            self.shared_observed(whole),
-            self.row_from_shared.weight,
-            self.row_from_row.weight,
-            self.row_from_row.bias,
-            self.shared_from_new.weight,
-            self.shared_from_old.weight,
-            self.shared_from_shared.weight,
-            self.shared_from_shared.bias,
-            self.blank_row,
-            self.blank_shared,
-            torch.cat(previous, 1),
-        )
-        return rows, shared
+        return memories(self, whole, whole, records, written)
 
     def _embed(
         self,
@@ -420,38 +396,22 @@ class Contextual(nn.Module):
         horizon_left: Tensor,
     ) -> Tensor:
         """Embeddings `[..., K, D]` from recurrent rows already projected to `[..., K, D]`."""
-        count = action_mask.sum(-1, keepdim=True).to(projected.dtype)
-        count = torch.log(count) / math.log(_MOST_ACTIONS)
-        left = torch.expm1(horizon_left[..., 1:] * math.log1p(LONGEST_HORIZON))
-        urgency = 1.0 / (1.0 + left)
-        common = torch.cat([told, horizon_left, count, urgency, torch.sqrt(urgency)], -1)
+        known = [told, horizon_left, how_many(action_mask), urgency(horizon_left)]
+        common = torch.cat(known, -1)
         return torch.tanh(
             projected + self.embed_belief(reading) + self.embed_common(common).unsqueeze(-2)
         )
 
     def _logits(
-        self, embedded: Tensor, reading: Tensor, pool: Tensor, action_mask: Tensor
+        self, embedded: Tensor, reading: Tensor, pooled: Tensor, action_mask: Tensor
     ) -> Tensor:
-        inner = torch.tanh(self.score_row(embedded) + self.score_pool(pool).unsqueeze(-2))
+        inner = torch.tanh(self.score_row(embedded) + self.score_pool(pooled).unsqueeze(-2))
         scores = functional.linear(inner, self.score.weight).squeeze(-1)
         counted = reading[..., 7:]
         mean = torch.cat([reading[..., :1], reading[..., 4:5], counted[..., : belief.VIEWS]], -1)
         spread = counted[..., belief.VIEWS : 2 * belief.VIEWS] / 2.0
         deviation = torch.cat([reading[..., 1:2], reading[..., 1:2], spread], -1)
-        steer = self.steer(pool)
-        sharpness = torch.exp(
-            _LOG_SHARPNESS[1] - functional.softplus(_LOG_SHARPNESS[1] - steer[..., :1])
-        )
-        weight = torch.softmax(steer[..., 1:], -1).unsqueeze(-2)
-        index = weight * (mean + deviation * self.bonus(inner))
-        scores = scores + sharpness * index.sum(-1)
+        steer, bonus = self.steer(pooled), self.bonus(inner)
+        scores = scores + index(steer, mean, deviation, bonus, _LOG_SHARPNESS[1])
         masked: Tensor = scores.masked_fill(~action_mask, -torch.inf)
         return masked
-
-
-def _pool(embedded: Tensor, action_mask: Tensor) -> Tensor:
-    """Mean and maximum over the actions allowed, `[..., 2D]`; embeddings lie in (−1, 1)."""
-    allowed = action_mask.unsqueeze(-1)
-    count = action_mask.sum(-1, keepdim=True).to(embedded.dtype)
-    mean = embedded.masked_fill(~allowed, 0.0).sum(-2) / count
-    return torch.cat([mean, embedded.masked_fill(~allowed, -1.0).amax(-2)], -1)
