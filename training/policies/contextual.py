@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from training.policies import belief
 from training.policies.belief import Belief
+from training.policies.believed import FEATURES, Believed, fold, nothing_yet, read
 from training.policies.learned_belief import LearnedBelief, LearnedBeliefSizes
 from training.policies.linear_belief import BeliefSizes, LinearBelief
 from training.policies.rowwise import (
@@ -47,8 +48,6 @@ account that changes, and those of the rewards whatever the context."""
 _FIRST_WEIGHT = (3.0, 0.0, 3.0, *[0.0] * (belief.VIEWS - 1))
 """Log-odds of each view at first. Of what was tried by hand, the first policy does best on the
 family it is trained on: docs/workflow-policies.md."""
-_FEATURES = 7 + belief.FEATURES
-"""Of an action: its prediction, how far the means are below the best, and its statistics."""
 _ACCOUNT = 4
 """Noise, two running means of surprise, how likely it is that nothing changes."""
 _OBSERVED = 5
@@ -114,7 +113,7 @@ class Contextual(nn.Module):
         self.shared_from_old = nn.Linear(H, 3 * G, bias=False)
         self.shared_from_shared = nn.Linear(G, 3 * G)
         self.embed_row = nn.Linear(H, D, bias=False)
-        self.embed_belief = nn.Linear(_FEATURES, D, bias=False)
+        self.embed_belief = nn.Linear(FEATURES, D, bias=False)
         self.embed_common = nn.Linear(G + _ACCOUNT + 5, D)
         self.score_row = nn.Linear(D, D)
         self.score_pool = nn.Linear(2 * D, D, bias=False)
@@ -157,8 +156,8 @@ class Contextual(nn.Module):
         """Probabilities `[B, K]`, exactly 0 where masked, and value `[B]`. Writes nothing."""
         shared, position, known = self._split_shared(shared)
         rows, statistics, own = self._split_rows(rows)
-        described = self._described(action_features)
-        reading = self._read(statistics, position, known, own, context, described)
+        now = Believed(self._described(action_features), known, own, statistics, position)
+        reading = read(self.models, self.counts, now, context)
         told = torch.cat([shared, self._account(known)], -1)
         embedded = self._embed(self.embed_row(rows), reading, told, action_mask, horizon_left)
         pooled = pool(embedded, action_mask)
@@ -199,13 +198,13 @@ class Contextual(nn.Module):
         B, K = record.trials, record.action_features.shape[1]
         known, own = self.models.blank()
         known, own = known.expand(B, -1), own.expand(B, K, -1)
-        index = torch.arange(B)
+        each = torch.arange(B)
         everything = self._described(record.action_features)
         losses = []
         for t in range(record.steps):
             action = record.action[t]
             served = action[:, None, None].expand(-1, 1, own.shape[2])
-            described = everything[index, action]
+            described = everything[each, action]
             known, row, _, loss = self.models.update(
                 known, own.gather(1, served)[:, 0], record.context[t], record.reward[t], described
             )
@@ -216,61 +215,26 @@ class Contextual(nn.Module):
     @torch.no_grad()
     def recorded(self, record: Record) -> Record:
         """The record with what the beliefs say before every decision and of every interaction."""
-        T, B = record.action.shape
-        features = self._described(record.action_features)
-        K = features.shape[1]
-        known, own = self.models.blank()
-        known, own = known.expand(B, -1), own.expand(B, K, -1)
-        statistics = known.new_zeros(B, K, belief.SIZE)
-        position = known.new_zeros(B)
-        learned = record.learned()
-        at = list(range(T)) if learned is None else learned.tolist()
+        now = nothing_yet(self.models, self._described(record.action_features))
         readings: list[Tensor] = []
         accounts: list[Tensor] = []
         seen: list[Tensor] = []
-        for t in range(T):
-            while len(seen) < at[t]:
-                known, own, statistics, position, told = self._fold(
-                    record, len(seen), known, own, statistics, position, features
-                )
-                seen.append(told)
-            readings.append(
-                self._read(statistics, position, known, own, record.context[t], features)
-            )
-            accounts.append(self._account(known))
-        while len(seen) < T:
-            known, own, statistics, position, told = self._fold(
-                record, len(seen), known, own, statistics, position, features
-            )
-            seen.append(told)
+
+        def learn_until(position: int) -> None:
+            ahead = range(len(seen), position)
+            seen.extend(fold(self.models, self.counts, now, record, t) for t in ahead)
+
+        for t in range(record.steps):
+            learn_until(t if record.known is None else int(record.known[t]))
+            readings.append(read(self.models, self.counts, now, record.context[t]))
+            accounts.append(self._account(now.known))
+        learn_until(record.steps)
         return replace(
             record,
             reading=torch.stack(readings),
             account=torch.stack(accounts),
             seen=torch.stack(seen),
         )
-
-    def _fold(
-        self,
-        record: Record,
-        t: int,
-        known: Tensor,
-        own: Tensor,
-        statistics: Tensor,
-        position: Tensor,
-        features: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The beliefs with the interaction t of a record folded in, in place but for `known`."""
-        action, reward = record.action[t], record.reward[t]
-        index = torch.arange(record.trials)
-        row = own[index, action]
-        described = features[index, action]
-        known, row, told, _ = self.models.update(known, row, record.context[t], reward, described)
-        position = position + 1.0
-        own = own.clone() if own.stride(0) == 0 else own
-        own[index, action] = row
-        statistics[index, action] = self.counts.update(statistics[index, action], reward, position)
-        return known, own, statistics, position, told
 
     def logits(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """Log-probabilities up to a constant, `[T', B, K]` for each record."""
@@ -317,23 +281,6 @@ class Contextual(nn.Module):
             return action_features
         names = torch.eye(self.sizes.actions).expand(action_features.shape[0], -1, -1)
         return torch.cat([action_features, names], -1)
-
-    def _read(
-        self,
-        statistics: Tensor,
-        position: Tensor,
-        known: Tensor,
-        own: Tensor,
-        context: Tensor,
-        action_features: Tensor,
-    ) -> Tensor:
-        """What the beliefs say of each action, `[B, K, _FEATURES]`."""
-        counted = self.counts.read(self.counts.now(statistics, position))
-        model = self.models.predict(known, own, context, action_features)
-        first = torch.stack(model, -1)
-        means = torch.stack([model.mean, counted.mean[..., 0]], -1)
-        below = means - means.amax(-2, keepdim=True)
-        return torch.cat([first, below, counted.features], -1)
 
     def _account(self, known: Tensor) -> Tensor:
         """What the beliefs say of the account, `[B, _ACCOUNT]`."""
