@@ -133,6 +133,12 @@ class Belief(nn.Module):
         return torch.exp(age * torch.log(self._kept()))
 
 
+def views(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior means and deviations `[..., VIEWS]` in the features of a reading."""
+    mean, spread, _ = torch.split(features, [VIEWS, VIEWS, FEATURES - 2 * VIEWS], -1)
+    return mean, spread / 2.0
+
+
 def _by_rate(faded: Tensor) -> Tensor:
     """Discounted counts and sums `[..., 2 · RATES]` as `[..., RATES, 2]`."""
     return torch.stack(torch.split(faded, 2, -1), -2)

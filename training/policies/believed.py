@@ -19,6 +19,8 @@ _PREDICTED = len(Prediction._fields)
 _BELOW = 2
 FEATURES = _PREDICTED + _BELOW + belief.FEATURES
 """Of an action: its prediction, how far the means are below the best, and its statistics."""
+VIEWS = 2 + belief.VIEWS
+"""Of what an action earns: the models', theirs of an account that changes, and the statistics'."""
 
 
 @dataclass
@@ -63,3 +65,16 @@ def read(models: Models, counts: Belief, now: Believed, context: Tensor) -> Tens
     means = torch.stack([model.mean, counted.mean[..., 0]], -1)
     below = means - means.amax(-2, keepdim=True)
     return torch.cat([torch.stack(model, -1), below, counted.features], -1)
+
+
+def views(reading: Tensor) -> tuple[Tensor, Tensor]:
+    """The means and deviations `[..., K, VIEWS]` in what `read` gave; both of the models' go with
+    the deviation of the constant, which only choosing an action makes smaller."""
+    predicted, _, counted = torch.split(reading, [_PREDICTED, _BELOW, belief.FEATURES], -1)
+    model = Prediction(*torch.split(predicted, 1, -1))
+    mean, deviation = belief.views(counted)
+    constant = model.constant_deviation
+    return (
+        torch.cat([model.mean, model.changed_mean, mean], -1),
+        torch.cat([constant, constant, deviation], -1),
+    )

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from training.policies import belief
 from training.policies.belief import Belief
-from training.policies.believed import FEATURES, Believed, fold, nothing_yet, read
+from training.policies.believed import FEATURES, VIEWS, Believed, fold, nothing_yet, read, views
 from training.policies.learned_belief import LearnedBelief, LearnedBeliefSizes
 from training.policies.linear_belief import BeliefSizes, LinearBelief
 from training.policies.rowwise import (
@@ -39,7 +39,6 @@ from training.policies.sequence import last_written
 from training.record import Record
 from training.trust_region import Linearised, differentiated
 
-_VIEWS = 2 + belief.VIEWS
 _LOG_SHARPNESS = (4.5, 6.0)
 """Where the logarithm of the sharpness starts, and what it stays below."""
 _FIRST_BONUS = (1.5, 0.0, 2.0, *[0.0] * (belief.VIEWS - 1))
@@ -118,8 +117,8 @@ class Contextual(nn.Module):
         self.score_row = nn.Linear(D, D)
         self.score_pool = nn.Linear(2 * D, D, bias=False)
         self.score = nn.Linear(D, 1, bias=False)
-        self.bonus = nn.Linear(D, _VIEWS)
-        self.steer = nn.Linear(2 * D, 1 + _VIEWS)
+        self.bonus = nn.Linear(D, VIEWS)
+        self.steer = nn.Linear(2 * D, 1 + VIEWS)
         self.value_pool = nn.Linear(2 * D, D)
         self.value = nn.Linear(D, 1)
         with torch.no_grad():
@@ -354,10 +353,7 @@ class Contextual(nn.Module):
     ) -> Tensor:
         inner = torch.tanh(self.score_row(embedded) + self.score_pool(pooled).unsqueeze(-2))
         scores = functional.linear(inner, self.score.weight).squeeze(-1)
-        counted = reading[..., 7:]
-        mean = torch.cat([reading[..., :1], reading[..., 4:5], counted[..., : belief.VIEWS]], -1)
-        spread = counted[..., belief.VIEWS : 2 * belief.VIEWS] / 2.0
-        deviation = torch.cat([reading[..., 1:2], reading[..., 1:2], spread], -1)
+        mean, deviation = views(reading)
         steer, bonus = self.steer(pooled), self.bonus(inner)
         scores = scores + index(steer, mean, deviation, bonus, _LOG_SHARPNESS[1])
         masked: Tensor = scores.masked_fill(~action_mask, -torch.inf)
