@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.spec import DEFAULT_POLICY, Aggregation, WorkflowSpec, parse_workflow
-from tests.contract.test_spec import SPEC
+from tests.contract.help_workflow import SPEC
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 NUMBERS = st.floats(-1e12, 1e12)
