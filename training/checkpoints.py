@@ -20,6 +20,7 @@ from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.policies.network import architecture, build, build_critic
 from training.trpo import Learner, new_learner, refuse_not_finite_weights
+from training.whole_files import whole
 
 FORMAT = 2
 FILE = "checkpoint.pt"
@@ -65,15 +66,10 @@ def save(
         "rng": generators[0],
         "other_rngs": generators[1:],
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path) -> tuple[Learner, dict[str, Any], Hyperparameters, Curriculum]:

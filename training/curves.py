@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.check import Look
+from training.whole_files import write_picture
 
 Array = NDArray[Any]
 
@@ -54,7 +54,7 @@ def plot_history(history: Sequence[dict[str, float]], looks: Sequence[Look], pat
     )
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    _write(figure, path)
+    write_picture(path, figure)
 
 
 def plot_within_trial(curves: Mapping[str, Array], title: str, path: Path) -> None:
@@ -66,11 +66,4 @@ def plot_within_trial(curves: Mapping[str, Array], title: str, path: Path) -> No
     axes.set(xlabel="pull", ylabel="expected reward", title=title)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """The picture, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    write_picture(path, figure)

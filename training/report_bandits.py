@@ -6,7 +6,6 @@ Every figure stands with the command that made it; what is quoted is said to be.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from contract.bundle import Manifest
 from training.evaluate import Cell, Curve, rows, to_json
 from training.opponents import Family
+from training.whole_files import write_picture, write_text
 
 _IN_PRINT = {"rl2": "RL² (Duan et al. 2016)", "snail": "SNAIL (Mishra et al. 2018)"}
 
@@ -35,7 +35,7 @@ def write_bandit_report(
     directory.mkdir(parents=True, exist_ok=True)
     for cell in cells:
         _plot(cell, manifest.policy, directory / _picture(cell))
-    _put(directory / "cells.json", json.dumps(to_json(cells), indent=2) + "\n")
+    write_text(directory / "cells.json", json.dumps(to_json(cells), indent=2) + "\n")
     today = datetime.now(UTC).date().isoformat()
     lines = [
         f"# {manifest.policy} on bandits",
@@ -52,7 +52,7 @@ def write_bandit_report(
     ]
     for cell in cells:
         lines += ["", *_section(cell, manifest.policy)]
-    _put(directory / "report.md", "\n".join(lines) + "\n")
+    write_text(directory / "report.md", "\n".join(lines) + "\n")
 
 
 def _summary(cells: Sequence[Cell]) -> list[str]:
@@ -146,17 +146,8 @@ def _plot(cell: Cell, policy: str, path: Path) -> None:
     left.set_title(f"n = {cell.n}, k = {cell.k}, {cell.trials:,} trials", fontsize=9)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    write_picture(path, figure)
 
 
 def _picture(cell: Cell) -> str:
     return f"within-trial-{cell.n}-{cell.k}.png"
-
-
-def _put(path: Path, text: str) -> None:
-    """The file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

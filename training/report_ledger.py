@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from training.evaluate_ledger import ESTIMATORS, Result, as_json, estimate
+from training.whole_files import write_text
 
 _SAYS = {
     "logged": "what was earned by whoever decided",
@@ -19,8 +20,8 @@ _SAYS = {
 def write_ledger_report(directory: Path, result: Result, command: str) -> None:
     """Writes `report.md` and `ope.json` into the directory, each whole."""
     directory.mkdir(parents=True, exist_ok=True)
-    _put(directory / "ope.json", json.dumps(as_json(result), indent=2) + "\n")
-    _put(directory / "report.md", "\n".join(_lines(result, command)) + "\n")
+    write_text(directory / "ope.json", json.dumps(as_json(result), indent=2) + "\n")
+    write_text(directory / "report.md", "\n".join(_lines(result, command)) + "\n")
 
 
 def _lines(result: Result, command: str) -> list[str]:
@@ -56,9 +57,3 @@ def _lines(result: Result, command: str) -> list[str]:
         lines += ["", "## To know before these figures are believed", ""]
         lines += [f"- {warning}." for warning in result.warnings]
     return lines
-
-
-def _put(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

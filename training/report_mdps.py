@@ -5,7 +5,6 @@ Every figure stands with the command that made it; what is quoted is said to be.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from contract.bundle import Manifest
 from training.baselines_mdps import PUBLISHED
 from training.evaluate_mdps import Cell, standings
+from training.whole_files import write_picture, write_text
 
 
 def write_mdp_report(
@@ -24,9 +24,7 @@ def write_mdp_report(
     """Writes `report.md`, `by-episode.png` and `by-n.png` into the directory, each whole."""
     directory.mkdir(parents=True, exist_ok=True)
     told = told_of_mdps(directory, manifest, cells, command=command, seed=seed)
-    partial = directory / f".report.md.{os.getpid()}.partial"
-    partial.write_text(f"# {manifest.policy} on tabular MDPs\n\n{told}\n", encoding="utf-8")
-    partial.replace(directory / "report.md")
+    write_text(directory / "report.md", f"# {manifest.policy} on tabular MDPs\n\n{told}\n")
 
 
 def told_of_mdps(
@@ -102,7 +100,7 @@ def _plot_by_episode(cells: Sequence[Cell], policy: str, path: Path) -> None:
         axes.grid(alpha=0.3)
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    _write(figure, path)
+    write_picture(path, figure)
 
 
 def _plot_by_n(cells: Sequence[Cell], policy: str, path: Path) -> None:
@@ -124,11 +122,4 @@ def _plot_by_n(cells: Sequence[Cell], policy: str, path: Path) -> None:
     axes.set(xlabel="episodes of a trial, n", ylabel="total reward, % of the known MDP's")
     figure.legend(loc="outside right upper", fontsize=8)
     axes.grid(alpha=0.3)
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """The picture, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    write_picture(path, figure)

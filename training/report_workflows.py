@@ -6,7 +6,6 @@ Every figure stands with the command that made it; nothing is computed here.
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from training.evaluate_workflows import Row, Settings, as_json, by_workflow, pool
 from training.peers.roster import PEERS, SLOW_ACCOUNTS, tuned
+from training.whole_files import write_picture, write_text
 from training.workflow_scores import BEFORE_CHANGE, SMOOTHED_OVER, Estimate, Score, smoothed
 
 _STYLES = {"scratch": "-", "fitted": "--", "fixed": ":", "pooled": "-."}
@@ -34,7 +34,7 @@ def write_workflow_report(
     """Writes `report.md`, `rows.json` and a picture a workflow into the directory, each whole."""
     directory.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps(as_json(rows, policy, settings), indent=2)
-    _put(directory / "rows.json", numbers + "\n")
+    write_text(directory / "rows.json", numbers + "\n")
     lines = [*_preamble(policy, settings, split, command)]
     for verticals in by_workflow(rows):
         together = pool(verticals, settings)
@@ -49,7 +49,7 @@ def write_workflow_report(
         ]
         for row in [together, *verticals] if len(verticals) > 1 else verticals:
             lines += ["", *_section(row, policy)]
-    _put(directory / "report.md", "\n".join(lines) + "\n")
+    write_text(directory / "report.md", "\n".join(lines) + "\n")
 
 
 def _preamble(policy: str, settings: Settings, split: str, command: str) -> list[str]:
@@ -157,17 +157,8 @@ def _plot(rows: Sequence[Row], policy: str, path: Path) -> None:
     panels[0].set(ylabel=f"expected reward, mean of {SMOOTHED_OVER} decisions")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    write_picture(path, figure, dpi=110)
 
 
 def _picture(workflow: str) -> str:
     return f"{workflow}.png"
-
-
-def _put(path: Path, text: str) -> None:
-    """The file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

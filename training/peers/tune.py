@@ -6,7 +6,6 @@ It plays no held-out vertical and no policy, and writes one small file, `tuned.j
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -25,6 +24,7 @@ from training.peers.prior import JointPrior
 from training.peers.roster import PEERS, TUNED, Known, build, defaults
 from training.peers.study import DECISIONS, best_fixed, fit_prior, stream, training_accounts
 from training.tasks.workflows.families import FAMILIES, TRAINING_VERTICALS, family_spec
+from training.whole_files import write_text
 from training.workflow_play import play
 
 BAD_INPUT = 2
@@ -70,9 +70,7 @@ def tune(
         began = time.process_time()
         found = tune_workflow(name, accounts, slow_accounts, seed, on_peer=_said)
         stored["workflows"][name] = origin | found
-        partial_file = out.with_name(f".{out.name}.{os.getpid()}.partial")
-        partial_file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-        partial_file.replace(out)
+        write_text(out, json.dumps(stored, indent=1) + "\n")
         took = time.process_time() - began
         notes.print(f"{name}: best is {found['best_peer']}; {took:.0f} CPU seconds")
 
