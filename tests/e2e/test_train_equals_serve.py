@@ -106,11 +106,11 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
     service_process: Callable[..., ServiceProcess], redis_url: str, tmp_path: Path
 ) -> None:
     network = opinionated_network()
-    home = tmp_path / "policies" / "bandits" / "1"
+    home = tmp_path / "policies" / "universal" / "1"
     home.mkdir(parents=True)
     (home / "report.md").write_text("A network for a test.\n")
     provenance = {"command": "", "seed": 5, "date": "2026-11-22", "steps": 0, "versions": {}}
-    write_graphs(network, home, "bandits", 1, "none", provenance)
+    write_graphs(network, home, "universal", 1, "none", provenance)
     expected, torch_memories = rolled_out(network)
     assert len({tuple(actions) for actions in expected.values()}) == len(ACCOUNTS)
     assert all(len(set(actions)) > 1 for actions in expected.values())
@@ -129,7 +129,7 @@ def test_a_trial_in_torch_and_the_same_trial_over_rest_are_one(
     served: dict[str, tuple[bytes, str]] = {}
     with redis_client(redis_url) as client:
         for account in ACCOUNTS:
-            (name,) = client.keys(f"*{{default|brand-choice|{account}}}:memory:bandits/1:*")
+            (name,) = client.keys(f"*{{default|brand-choice|{account}}}:memory:universal/1:*")
             found = client.get(name)
             assert isinstance(found, bytes)
             assert isinstance(name, bytes)

@@ -22,7 +22,9 @@ from training.policies.linear_belief import (
     HYPOTHESES,
     Prediction,
     Shared,
+    dot,
     faded,
+    product,
     towards,
     triangle,
     weigh,
@@ -111,9 +113,9 @@ class LearnedBelief(nn.Module):
         negative log-likelihood of the reward `[B]`. `described` `[B, F]` is the served action's."""
         position, statistics, evidence, mean, covariance = self._split(shared)
         x = self._features(context, described[:, None])
-        gain = (covariance * x[..., None, :]).sum(-1)
-        total = functional.relu((gain * x).sum(-1)) + self.noise.variance(statistics)
-        each = (mean * x).sum(-1)
+        gain = product(covariance, x)
+        total = functional.relu(dot(gain, x)) + self.noise.variance(statistics)
+        each = dot(mean, x)
         told, evidence, loss, surprise = weigh(evidence, each, total, reward)
         mean = mean + gain * ((reward[:, None] - each) / total)[..., None]
         outer = gain[..., :, None] * gain[..., None, :]
