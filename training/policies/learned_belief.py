@@ -22,13 +22,12 @@ from training.policies.linear_belief import (
     HYPOTHESES,
     Prediction,
     Shared,
-    dot,
     faded,
-    product,
     towards,
     triangle,
     weigh,
 )
+from training.policies.same_bits import dot, product
 
 _FIRST_RATE = 0.03
 

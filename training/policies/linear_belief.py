@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.policies.account_noise import STATISTICS, AccountNoise
+from training.policies.same_bits import dot, log, product
 
 HYPOTHESES = 2
 """The first is that nothing ever changes."""
-_LANES = 16
-"""Numbers in the longest vector of a CPU, 512 bits."""
 _FIRST_RATE = 0.03
 """At which the others start, an interaction."""
 
@@ -289,7 +288,7 @@ def weigh(
     what it was expected to be, `[B, 1]`.
     """
     error = reward[:, None] - each
-    joint = evidence - 0.5 * (error * error / total + _log(total))
+    joint = evidence - 0.5 * (error * error / total + log(total))
     weight = torch.softmax(evidence, -1)
     mean = dot(weight, each)[:, None]
     variance = dot(weight, total + (each - mean).square())[:, None]
@@ -312,40 +311,6 @@ def towards(
     share = (kept * kept)[..., None, None]
     mean = first + kept[..., None] * (mean - first)
     return mean, share * covariance + (1.0 - share) * prior
-
-
-def product(covariance: Tensor, x: Tensor) -> Tensor:
-    """P x, `[..., D]`."""
-    return _summed(covariance * x[..., None, :])
-
-
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """xᵀy over the last axis."""
-    return _summed(x * y)
-
-
-def _summed(x: Tensor) -> Tensor:
-    """The sum over the last axis. In a graph it is made of halves: onnxruntime's own sums and
-    products of matrices differ by a bit from batch to batch, and its additions do not."""
-    if not torch.compiler.is_exporting():
-        return x.sum(-1)
-    odd = []
-    while (size := x.shape[-1]) > 1:
-        half = size // 2
-        if size % 2:
-            odd.append(x[..., -1:])
-        x = x[..., :half] + x[..., half : 2 * half]
-    for one in odd:
-        x = x + one
-    return x[..., 0]
-
-
-def _log(x: Tensor) -> Tensor:
-    """log x. In a graph each value fills a vector of the processor's: those left over at the end of
-    a batch would take another way."""
-    if not torch.compiler.is_exporting():
-        return torch.log(x)
-    return torch.log(x[..., None].expand(*x.shape, _LANES))[..., 0]
 
 
 def _outer(x: Tensor) -> Tensor:
