@@ -7,6 +7,7 @@ import service.check_cli
 import service.cli
 import service.init_cli
 import service.jobs_cli
+import service.keys_cli
 import service.ledger_cli
 import service.rollout_cli
 import training.ablations_cli
@@ -34,6 +35,7 @@ main.command("serve")(service.cli.serve_command)
 main.command("worker")(service.jobs_cli.worker_command)
 main.command("beat")(service.jobs_cli.beat_command)
 main.command("jobs")(service.jobs_cli.jobs_command)
+main.add_typer(service.keys_cli.app, name="keys")
 main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(service.rollout_cli.app, name="rollout")
 main.command("simulate")(training.simulate_cli.simulate)

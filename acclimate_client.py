@@ -97,8 +97,20 @@ class IdConflictError(AcclimateError):
     """This id came before with another body."""
 
 
+class DeniedError(AcclimateError):
+    """The key is missing or not valid (401), or may not do this (403)."""
+
+
 class UnavailableError(AcclimateError):
     """No answer, or 503, at every attempt. The same ids may be sent again at any time."""
+
+
+class RateLimitedError(UnavailableError):
+    """The key asked too often, at every attempt, each after the pause that the service named."""
+
+    def __init__(self, detail: str, pause_seconds: float, fields: Sequence[str] = ()) -> None:
+        super().__init__(detail, 429, fields)
+        self.pause_seconds = pause_seconds
 
 
 class _PartlyUnavailableError(UnavailableError):
@@ -134,13 +146,18 @@ class _Call:
 
 
 class Client:
-    """Speaks to one service for one tenant. Thread-safe; close it, or use it in a `with`."""
+    """Speaks to one service for one tenant. Thread-safe; close it, or use it in a `with`.
+
+    `key` is what the service gave out. `tenant` is for a key of every tenant, and for a service
+    that needs none; any other key's tenant is its own.
+    """
 
     def __init__(
         self,
         base_url: str,
         *,
-        tenant: str = "default",
+        key: str | None = None,
+        tenant: str | None = None,
         timeout_seconds: float = 5.0,
         retries: Retries | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -148,7 +165,7 @@ class Client:
         self._retries = retries or Retries()
         self._http = httpx.Client(
             base_url=base_url,
-            headers={"X-Acclimate-Tenant": tenant},
+            headers=_headers(key, tenant),
             timeout=timeout_seconds,
             transport=transport,
         )
@@ -216,6 +233,7 @@ class Client:
                 pause = next(pauses, None)
                 if pause is None:
                     return _gave_up(error)
+                pause = _at_least(pause, error)
             time.sleep(pause)
 
 
@@ -226,7 +244,8 @@ class AsyncClient:
         self,
         base_url: str,
         *,
-        tenant: str = "default",
+        key: str | None = None,
+        tenant: str | None = None,
         timeout_seconds: float = 5.0,
         retries: Retries | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -234,7 +253,7 @@ class AsyncClient:
         self._retries = retries or Retries()
         self._http = httpx.AsyncClient(
             base_url=base_url,
-            headers={"X-Acclimate-Tenant": tenant},
+            headers=_headers(key, tenant),
             timeout=timeout_seconds,
             transport=transport,
         )
@@ -303,7 +322,21 @@ class AsyncClient:
                 pause = next(pauses, None)
                 if pause is None:
                     return _gave_up(error)
+                pause = _at_least(pause, error)
             await asyncio.sleep(pause)
+
+
+def _headers(key: str | None, tenant: str | None) -> dict[str, str]:
+    headers = {}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    if tenant is not None:
+        headers["X-Acclimate-Tenant"] = tenant
+    return headers
+
+
+def _at_least(pause: float, error: Exception) -> float:
+    return max(pause, error.pause_seconds) if isinstance(error, RateLimitedError) else pause
 
 
 def _decision_call(workflow: str, ask: Ask) -> _Call:
@@ -362,6 +395,10 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         problem = response.json()
     except ValueError:
         problem = {}
+    if response.status_code == 429:
+        after = response.headers.get("Retry-After", "1")
+        seconds = float(after) if after.isdigit() else 1.0
+        raise RateLimitedError(problem.get("detail") or "status 429", seconds)
     raise _error(problem, response.status_code)
 
 
@@ -371,6 +408,8 @@ def _error(problem: Mapping[str, Any], status: int) -> AcclimateError:
     kind = AcclimateError
     if str(problem.get("type", "")).endswith(":id-conflict"):
         kind = IdConflictError
+    elif status in (401, 403):
+        kind = DeniedError
     elif status == 404:
         kind = NotFoundError
     elif status in (502, 503, 504):

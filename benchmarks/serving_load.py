@@ -21,6 +21,10 @@ HOST = "127.0.0.1"
 PATIENCE_SECONDS = 60.0
 """How long a window may go on after its end, waiting for answers."""
 
+KEY = "the key of the serving benchmark, nobody else's"
+AUTHORIZATION = f"Bearer {KEY}"
+"""What every request carries; the echo does not look."""
+
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _OK = b"HTTP/1.1 200 "
@@ -56,7 +60,8 @@ def encode_request(path: bytes, body: bytes) -> bytes:
     """A POST of JSON, as it goes over the wire."""
     return (
         b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%b" % (path, len(body), body)
+        b"authorization: %b\r\ncontent-length: %d\r\n\r\n%b"
+        % (path, AUTHORIZATION.encode(), len(body), body)
     )
 
 

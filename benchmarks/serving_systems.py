@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from benchmarks.service_process import ServerProcess, ServiceProcess
+from benchmarks.serving_load import AUTHORIZATION, KEY
 from benchmarks.serving_machine import Cores, filesystem, on_cores
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ class System:
 
     def _ask(self, method: str, path: str) -> httpx.Response:
         url = self.server.base_url
+        headers = {"Authorization": AUTHORIZATION}
         try:
             with httpx.Client(base_url=url, trust_env=False, timeout=600) as client:
-                answer = client.request(method, path)
+                answer = client.request(method, path, headers=headers)
         except httpx.TransportError as error:
             raise ServingError(f"{method} {path}: {error or type(error).__name__}") from error
         if not answer.is_success:
@@ -196,7 +198,7 @@ def running_production(
 def _service(
     cores: frozenset[int], workflows: Path, policies: Path, settings: Mapping[str, str]
 ) -> Iterator[ServiceProcess]:
-    given = {"INSTALLATION_KEY": INSTALLATION_KEY, **settings}
+    given = {"INSTALLATION_KEY": INSTALLATION_KEY, "ADMIN_KEY": KEY, **settings}
     with _folder() as folder:
         service = ServiceProcess(
             folder,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api import access, accounts, batch, health, pictures, problems, routes
+from service.api import access, accounts, batch, health, keys, pictures, problems, routes
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
+from service.api.gate import Gate
 from service.runtime import Service
 
 ROUTERS = (
@@ -19,12 +21,18 @@ ROUTERS = (
     routes.router,
     pictures.router,
     accounts.router,
+    keys.router,
     health.router,
 )
 
 
+FRAMEWORKS_PATHS = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
+"""What FastAPI serves itself: what the API is, the same for all."""
+
+
 class App(FastAPI):
-    """FastAPI behind a cap on bodies and the express way: what is called most passes nothing else.
+    """FastAPI behind the gate, a cap on bodies and the express way: what is called most passes
+    nothing else.
 
     Its only state is the service, and whether that is stopping. Raises UndeclaredError where a
     route does not say who may use it.
@@ -38,16 +46,27 @@ class App(FastAPI):
             redirect_slashes=False,  # a redirect would drop the body
         )
         self.state.service = service
+        self._settings = service.settings
         problems.install(self)
         for router in ROUTERS:
             self.include_router(router)
         self.needs = [(one, access.needs_of(one)) for router in ROUTERS for one in router.routes]
         """What every route needs: one that does not say so is never served."""
         hot = (*routes.hot.routes, *batch.router.routes)
-        self._door = BodyLimit(
-            Express(super().__call__, service, [one for one in hot if isinstance(one, APIRoute)]),
-            service.settings.max_body_bytes,
+        express = Express(
+            super().__call__, service, [one for one in hot if isinstance(one, APIRoute)]
         )
+        self._door = Gate(
+            BodyLimit(express, service.settings.max_body_bytes),
+            service.keyring,
+            {*FRAMEWORKS_PATHS, *self._open_paths()},
+        )
+
+    def _open_paths(self) -> Iterator[str]:
+        locked = {"/metrics"} if self._settings.metrics_need_key else set()
+        for route, needs in self.needs:
+            if needs is None and isinstance(route, APIRoute) and route.path not in locked:
+                yield route.path
 
     def openapi(self) -> dict[str, Any]:
         """What the API is, with who may use each route."""

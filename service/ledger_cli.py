@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from contract.bundle import BundleError
 from contract.spec import SpecError
+from service.access.roles import DEFAULT_TENANT
 from service.beside import Beside, open_beside
 from service.cli import read_settings
 from service.clock import to_us
@@ -58,15 +59,29 @@ P = TypeVar("P", Verification, RebuiltPage)
 
 Workflow = Annotated[str | None, typer.Option(help="Only this one.")]
 Tenant = Annotated[
-    str | None, typer.Option(help="Whose accounts; default: all, with --url 'default'.")
+    str | None, typer.Option(help="Whose accounts; default: all, with --url the key's own.")
 ]
 Url = Annotated[
     str | None, typer.Option(help="A running service; default: open its ledger and Redis directly.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ACCLIMATE_KEY",
+        help="An operator's, for --url; better in the environment than here.",
+    ),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the embedded ledger lives.")]
 Workflows = Annotated[Path | None, typer.Option(help="Directory of workflow files.")]
 Policies = Annotated[Path | None, typer.Option(help="Directory of bundles.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+class Door(NamedTuple):
+    """A running service, and the key to it."""
+
+    url: str
+    key: str | None
 
 
 class RefusedError(Exception):
@@ -78,6 +93,7 @@ def verify(
     workflow: Workflow = None,
     tenant: Tenant = None,
     url: Url = None,
+    key: Key = None,
     data_dir: DataDir = None,
     workflows: Workflows = None,
     policies: Policies = None,
@@ -89,7 +105,7 @@ def verify(
     ledger, the memories or the service cannot be opened. Reads only, also while the service runs.
     """
     settings = read_settings(data_dir=data_dir, workflows=workflows, policies=policies)
-    found, notes = _run(_verify(settings, url, tenant, workflow))
+    found, notes = _run(_verify(settings, _door(url, key), tenant, workflow))
     whole = Verification()
     for one in found.values():
         whole.add(one)
@@ -111,6 +127,7 @@ def rebuild(
     account: Annotated[str | None, typer.Option(help="Only this one of --workflow.")] = None,
     tenant: Tenant = None,
     url: Url = None,
+    key: Key = None,
     data_dir: DataDir = None,
     workflows: Workflows = None,
     policies: Policies = None,
@@ -128,9 +145,9 @@ def rebuild(
         _refuse("memories live in the service's own process here: expected --url, or "
                 "ACCLIMATE_REDIS_URL for those that Redis keeps")  # fmt: skip
     if account is not None and workflow is not None:
-        pages = [_run(_rebuild_account(settings, url, tenant or "default", workflow, account))]
+        pages = [_run(_rebuild_account(settings, _door(url, key), tenant, workflow, account))]
     else:
-        pages = _run(_rebuild(settings, url, tenant, workflow))
+        pages = _run(_rebuild(settings, _door(url, key), tenant, workflow))
     digest = joint_digest(page.digest for page in pages)
     totals = {
         "accounts": sum(page.accounts for page in pages),
@@ -181,13 +198,17 @@ def export(
         _refuse(str(error))
 
 
+def _door(url: str | None, key: str | None) -> Door | None:
+    return None if url is None else Door(url, key)
+
+
 async def _verify(
-    settings: Settings, url: str | None, tenant: str | None, workflow: str | None
+    settings: Settings, door: Door | None, tenant: str | None, workflow: str | None
 ) -> tuple[dict[str, Verification], list[str]]:
     """What was found by workflow, and what to know of it."""
     found: dict[str, Verification] = {}
-    if url is not None:
-        async with _connect(url, tenant) as remote:
+    if door is not None:
+        async with _connect(door, tenant) as remote:
             for name in [workflow] if workflow else await remote.workflows():
                 found[name] = Verification()
                 with _progress(name, None) as advance:
@@ -208,12 +229,12 @@ async def _verify(
 
 
 async def _rebuild(
-    settings: Settings, url: str | None, tenant: str | None, workflow: str | None
+    settings: Settings, door: Door | None, tenant: str | None, workflow: str | None
 ) -> list[RebuiltPage]:
     """Every page that was rebuilt."""
     pages: list[RebuiltPage] = []
-    if url is not None:
-        async with _connect(url, tenant) as remote:
+    if door is not None:
+        async with _connect(door, tenant) as remote:
             for name in [workflow] if workflow else await remote.workflows():
                 with _progress(name, None) as advance:
                     async for page in _walk(partial(remote.rebuild, name, PAGE)):
@@ -232,11 +253,11 @@ async def _rebuild(
 
 
 async def _rebuild_account(
-    settings: Settings, url: str | None, tenant: str, workflow: str, account: str
+    settings: Settings, door: Door | None, tenant: str | None, workflow: str, account: str
 ) -> RebuiltPage:
     """One account, as a page of it alone; its digest is the memory's."""
-    if url is not None:
-        async with _connect(url, tenant) as remote:
+    if door is not None:
+        async with _connect(door, tenant) as remote:
             told = await remote.rebuild_account(workflow, account)
         different = int(told["was_equal"] is False)
         return RebuiltPage(
@@ -245,7 +266,9 @@ async def _rebuild_account(
     async with open_beside(settings) as beside:
         _chosen(beside, workflow)
         served = beside.catalog.workflows[workflow]
-        done = await beside.rebuilder.account(served, AccountKey(tenant, workflow, account))
+        done = await beside.rebuilder.account(
+            served, AccountKey(tenant or DEFAULT_TENANT, workflow, account)
+        )
         different = int(done.was_equal is False)
         return RebuiltPage(1, done.interactions, different, done.seconds, done.digest, None)
 
@@ -320,13 +343,13 @@ async def _notes(beside: Beside, workflow: str | None) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _connect(url: str, tenant: str | None) -> AsyncIterator[Any]:
+async def _connect(door: Door, tenant: str | None) -> AsyncIterator[Any]:
     try:
         from service.ledger_remote import RemoteError, connect
     except ImportError as error:
         raise RefusedError("--url needs httpx: pip install 'acclimate[client]'") from error
     try:
-        async with connect(url, tenant or "default") as remote:
+        async with connect(door.url, tenant, door.key) as remote:
             yield remote
     except RemoteError as error:
         raise RefusedError(str(error)) from error

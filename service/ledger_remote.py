@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from service.access.roles import DEFAULT_TENANT
 from service.ledger.records import AccountKey
 from service.replay import RebuiltPage
 from service.verify import Difference, Verification
@@ -76,15 +77,18 @@ class Remote(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def connect(url: str, tenant: str) -> AsyncIterator[Remote]:
-    """The service at `url`, for a tenant. Raises RemoteError for what is no address."""
-    headers = {"X-Acclimate-Tenant": tenant}
+async def connect(url: str, tenant: str | None, key: str | None) -> AsyncIterator[Remote]:
+    """The service at `url`, for a tenant or the key's own. Raises RemoteError for what is no
+    address."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if tenant is not None:
+        headers["X-Acclimate-Tenant"] = tenant
     try:
         http = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
     except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise RemoteError(f"--url: expected http://<host>:<port>, got {url!r}") from error
     async with http:
-        yield Remote(http, tenant)
+        yield Remote(http, tenant or ("the key's own" if key else DEFAULT_TENANT))
 
 
 def _page(after: str | None, limit: int) -> dict[str, str | int]:

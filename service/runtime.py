@@ -16,6 +16,7 @@ import numpy as np
 from contract.bundle import BundleError
 from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, WorkflowSpec
 from guardrails.distribution import are_sound
+from service.access.keys import Keyring
 from service.catalog import Catalog, Workflow, open_catalog
 from service.clock import Clock, now_us
 from service.decide import Decider
@@ -54,6 +55,7 @@ class Service:
     rederiver: Rederiver
     rebuilder: Rebuilder
     verifier: Verifier
+    keyring: Keyring
     clock: Clock
 
 
@@ -72,6 +74,8 @@ async def open_service(
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
         memories = open_memories(settings, ledger, metrics)
         recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
+        keyring = open_keyring(settings, ledger, clock)
+        await keyring.refresh()
         together = Together(memories, recall, catalog, metrics)
         learner = Learner(ledger, recall, together, catalog, metrics, clock)
         jobs = Jobs(ledger, memories, recall, learner, catalog, metrics, clock, settings)
@@ -89,6 +93,7 @@ async def open_service(
             Rederiver(recall, catalog, key),
             Rebuilder(ledger, memories, recall),
             Verifier(ledger, memories, recall, catalog),
+            keyring,
             clock,
         )
         for workflow in catalog.workflows.values():
@@ -97,12 +102,18 @@ async def open_service(
             metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
             metrics.expect_context(workflow.spec)
             metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
-        running = asyncio.create_task(service.scheduler.run()) if schedule else None
+        background = []
+        if schedule:
+            every = settings.key_refresh_seconds
+            background = [
+                asyncio.create_task(service.scheduler.run()),
+                asyncio.create_task(keyring.keep_fresh(every)),
+            ]
         try:
             yield service
         finally:
-            if running is not None:
-                await end(running)
+            for one in background:
+                await end(one)
             await recall.close()
             await memories.close()
     finally:
@@ -155,6 +166,19 @@ def example_context(spec: WorkflowSpec) -> dict[str, Any]:
             case _:
                 example[name] = (feature.min + feature.max) / 2
     return example
+
+
+def open_keyring(settings: Settings, ledger: Ledger, clock: Clock) -> Keyring:
+    """The keys, not read yet."""
+    admin = settings.admin_key
+    return Keyring(
+        ledger,
+        clock,
+        time.monotonic,
+        None if admin is None else admin.get_secret_value(),
+        settings.may_be_open,
+        settings.access == "open",
+    )
 
 
 def open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:

@@ -100,6 +100,12 @@ async def _serve(settings: Settings) -> None:
     early = asyncio.Event()
     _on_signals(early.set)  # as process 1 of a container, nothing else would end it while it starts
     async with open_service(settings) as service:
+        keyring = service.keyring
+        settings.refuse_exposure(is_open=keyring.is_open, is_empty=keyring.is_empty)
+        if keyring.is_open:
+            log.warning(
+                "open to everybody on this machine: no key is needed until `acclimate keys create`"
+            )
         app = create_app(service)
         config = uvicorn.Config(
             app,

@@ -7,6 +7,7 @@ no message quotes one.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import secrets
 import tempfile
@@ -22,6 +23,8 @@ from service.fault_points import parse
 
 SHORTEST_KEY = 16
 """Bytes of an installation key: whoever could guess it could steer the draws."""
+SHORTEST_ADMIN_KEY = 32
+"""Characters of the environment's admin key: 16 random bytes in hex."""
 REDIS_URL = (
     "redis://, rediss:// or unix:// and what redis-py takes after it, or "
     "redis+cluster:// or rediss+cluster:// and nodes of a cluster, <host>:<port>,<host>:<port>"
@@ -36,7 +39,9 @@ class SettingError(ValueError):
 class Settings(BaseSettings):
     """One process's settings. The defaults are the embedded profile: no server to install."""
 
-    model_config = SettingsConfigDict(env_prefix="ACCLIMATE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ACCLIMATE_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -56,6 +61,18 @@ class Settings(BaseSettings):
     which any nodes are named; default: in this process."""
     installation_key: SecretStr | None = None
     """Secret behind the draws, shared by all replicas; default: one file in `data_dir`."""
+    access: Literal["keys", "open"] | None = None
+    """`keys`: every request needs one. `open`: none does, which is refused beyond this machine and
+    with Redis or PostgreSQL. Default: `keys` as soon as one was ever made, or with either of
+    these."""
+    admin_key: SecretStr | None = None
+    """A key of role admin for every tenant, valid for as long as it is set: whatever makes the
+    others needs one first. `acclimate keys new` prints one."""
+    key_refresh_seconds: float = Field(2.0, gt=0, le=60)
+    """How often each process reads the keys from the ledger: a key that was revoked elsewhere is
+    refused here so many seconds later, and the time of one read."""
+    metrics_need_key: bool = False
+    """/metrics is for any key (Prometheus: `authorization`); default: for whoever asks."""
     memory_timeout_seconds: float = Field(0.25, gt=0)
     """How long a decision waits for the memory store before the fallback answers."""
     memory_idle_seconds: int = Field(30 * 86_400, gt=0)
@@ -104,6 +121,16 @@ class Settings(BaseSettings):
         if url is not None and not url.startswith(("redis://", "rediss://")):
             raise ValueError("expected redis:// or rediss:// and what redis-py takes after it")
         return url
+
+    @field_validator("admin_key")
+    @classmethod
+    def _random(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < SHORTEST_ADMIN_KEY:
+            raise ValueError(
+                f"expected at least {SHORTEST_ADMIN_KEY} characters, got "
+                f"{len(key.get_secret_value())}; `acclimate keys new` prints one"
+            )
+        return key
 
     @field_validator("fault_point")
     @classmethod
@@ -174,6 +201,33 @@ class Settings(BaseSettings):
         """The ledger's SQLAlchemy URL."""
         return self.ledger_url or f"sqlite:///{self.data_dir / 'ledger.sqlite'}"
 
+    @property
+    def shares_stores(self) -> bool:
+        """Whether this is the production profile: several replicas on Redis or PostgreSQL."""
+        sqlite = make_url(self.ledger).get_backend_name() == "sqlite"
+        return self.redis_url is not None or not sqlite
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether requests need no key as long as none was ever made."""
+        return self.access == "open" or (self.access is None and not self.shares_stores)
+
+    def refuse_exposure(self, *, is_open: bool, is_empty: bool) -> None:
+        """Raises SettingError where whoever reaches this process could do as they like, or where
+        nobody could do anything."""
+        here = is_loopback(self.host)
+        if self.access == "open" and (self.shares_stores or not here):
+            raise SettingError(
+                "ACCLIMATE_ACCESS: open is for this machine alone, with neither Redis nor "
+                "PostgreSQL: expected keys"
+            )
+        if is_empty and (not is_open or not here):
+            where = "keys are needed" if here else f"others reach {self.host}"
+            raise SettingError(
+                f"{where}, and no key is valid: expected one from `acclimate keys create --role "
+                "admin`, with this process's settings, or ACCLIMATE_ADMIN_KEY"
+            )
+
     def draw_key(self) -> bytes:
         """The installation key, made and kept in `data_dir` on first use unless one is set.
 
@@ -198,6 +252,16 @@ class Settings(BaseSettings):
                 "it and have a new one made"
             ) from error
         return key
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine is reached by that name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _refuse_short(key: bytes) -> None:

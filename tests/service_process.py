@@ -14,6 +14,9 @@ from tests.processes import Child, free_port
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "ACCLIMATE_"
+ADMIN_KEY = "an-admin-key-for-tests-and-nobody-else"
+AUTHORIZATION = {"Authorization": f"Bearer {ADMIN_KEY}"}
+"""What a service on Redis or PostgreSQL asks for; an embedded one takes it and needs none."""
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
@@ -35,6 +38,8 @@ class ServiceProcess:
             "port": self.port,
             "data_dir": data_dir,
         } | settings
+        if {"redis_url", "ledger_url"} & set(settings):
+            self.settings.setdefault("admin_key", ADMIN_KEY)
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._child: Child | None = None
 

@@ -72,9 +72,17 @@ def simulate(
     batch: Annotated[
         bool, typer.Option("--batch", help="Send what goes together by the batch routes.")
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ACCLIMATE_KEY",
+            help="The service's key for a caller; better in the environment than here.",
+        ),
+    ] = None,
     tenant: Annotated[
-        str, typer.Option(help="Whose accounts they are to the service.")
-    ] = "default",
+        str | None,
+        typer.Option(help="Whose accounts they are to the service; default: the key's."),
+    ] = None,
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds that a service that is away is waited for.")
     ] = 30.0,
@@ -109,7 +117,7 @@ def simulate(
             raise ValueError(f"rate: expected decisions a second, 0 or more, got {rate:g}")
         play = Play(name, chosen, accounts, decisions, seed, late, change_at, run)
         pace = Pace(rate, seconds, in_flight, batch)
-        played = asyncio.run(_run(url, tenant, patience, play, pace))
+        played = asyncio.run(_run(url, key, tenant, patience, play, pace))
     except ServiceAwayError as error:
         _end(AWAY, f"{error}. Start one with `acclimate serve`, or name it with --url.")
     except RefusedError as error:
@@ -129,11 +137,13 @@ def simulate(
         out.print(part, highlight=False)
 
 
-async def _run(url: str, tenant: str, patience: float, play: Play, pace: Pace) -> Played:
+async def _run(
+    url: str, key: str | None, tenant: str | None, patience: float, play: Play, pace: Pace
+) -> Played:
     from training.simulate import Simulation, groups_of
     from training.simulate_service import Service
 
-    async with Service(url, tenant=tenant, patience_seconds=patience) as service:
+    async with Service(url, key=key, tenant=tenant, patience_seconds=patience) as service:
         groups = groups_of(play, await service.spec(play.workflow))
         bar = Progress(
             TextColumn("{task.description}"),

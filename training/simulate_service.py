@@ -43,7 +43,9 @@ class RefusedError(RuntimeError):
 class Service:
     """One running service as a caller sees it. Use in an `async with`."""
 
-    def __init__(self, url: str, *, tenant: str, patience_seconds: float) -> None:
+    def __init__(
+        self, url: str, *, key: str | None, tenant: str | None, patience_seconds: float
+    ) -> None:
         """A service that is away is waited for, `patience_seconds`. Raises ValueError."""
         if not _ADDRESS.fullmatch(url):
             raise ValueError(f"url: expected http://host:port, got {url!r}")
@@ -52,9 +54,11 @@ class Service:
         attempts = 7 + round(patience_seconds / (0.75 * LONGEST_PAUSE_SECONDS))
         retries = Retries(attempts, longest_pause_seconds=LONGEST_PAUSE_SECONDS)
         self.client = AsyncClient(
-            url, tenant=tenant, timeout_seconds=TIMEOUT_SECONDS, retries=retries
+            url, key=key, tenant=tenant, timeout_seconds=TIMEOUT_SECONDS, retries=retries
         )
-        headers = {"X-Acclimate-Tenant": tenant}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if tenant is not None:
+            headers["X-Acclimate-Tenant"] = tenant
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
 
     async def __aenter__(self) -> Self:

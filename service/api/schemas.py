@@ -15,9 +15,13 @@ from contract.spec import WorkflowSpec
 
 ID = r"^[A-Za-z0-9._~:@|+=,-]{1,128}$"
 TENANT = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$"
+KEY_TENANT = r"^(\*|[a-z0-9][a-z0-9._-]{0,63})$"
 PATTERNS = {
     ID: "1 to 128 characters out of A-Z a-z 0-9 . _ ~ : @ | + = , -",
     TENANT: "1 to 64 characters out of a-z 0-9 . _ -, a letter or digit first",
+    KEY_NAME: "1 to 64 characters out of A-Z a-z 0-9 . _ @ - and space, a letter or digit first",
+    KEY_TENANT: "a tenant, or * for every one",
     get_args(Name)[1].pattern: "1 to 64 characters out of a-z 0-9 _, a letter first",
 }
 """What each pattern is in words, for whoever sent something else."""

@@ -212,6 +212,11 @@ class Ledger:
             connection, key, at_us, self._tombstones
         ))  # fmt: skip
 
+    async def change(self, change: Callable[[Connection], R]) -> R:
+        """What `change` gives, durable, in a transaction of its own. Raises what it raises, and
+        LedgerUnavailableError."""
+        return await self._commits.alone(change)
+
     async def keep_snapshot(self, snapshot: Snapshot) -> bool:
         """Whether the memory was kept: it is not when the past has changed since. Raises
         LedgerUnavailableError."""

@@ -207,6 +207,23 @@ tallies = Table(
 )
 
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("tenant", String(64), nullable=False),  # "*": every tenant
+    Column("sha256", String(64), nullable=False),  # of the whole key, which is kept nowhere
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("created_by", String(96), nullable=False),
+    Column("expires_at_us", BigInteger),
+    Column("revoked_at_us", BigInteger),
+    Column("revoked_by", String(96)),
+    Column("rotated_from", String(16)),
+)
+
+
 def of_account(table: Table, key: AccountKey) -> tuple[ColumnElement[bool], ...]:
     """What holds of an account's own rows in any table that names accounts."""
     return tuple(table.c[name] == value for name, value in key._asdict().items())

@@ -47,7 +47,7 @@ class Wire:
 
 async def play(wire: Wire, accounts: list[Account], **how: Any) -> list[Journey]:
     transport = httpx.MockTransport(wire)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await play_all(Player(client, "brand-choice", **how), accounts)
 
 

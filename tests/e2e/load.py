@@ -18,6 +18,7 @@ import httpx
 
 from tests.e2e.play import reward
 from tests.processes import wait_until
+from tests.service_process import AUTHORIZATION
 
 PAUSE_SECONDS = 0.03
 """Between two interactions of an account: the load is steady, not as much as will go."""
@@ -191,4 +192,6 @@ class Load:
 
     def _client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=len(self.accounts) + 16)
-        return httpx.AsyncClient(base_url=self._base_url, timeout=15, limits=limits)
+        return httpx.AsyncClient(
+            base_url=self._base_url, timeout=15, limits=limits, headers=AUTHORIZATION
+        )

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.service_process import AUTHORIZATION
+
 KEY = "the same draws in every run"
 
 Story = dict[str, list[tuple[str, float, int, str]]]
@@ -35,7 +37,10 @@ def play(
     """
     names = [f"account-{i}" for i in range(accounts)]
     story: Story = {name: [] for name in names}
-    with httpx.Client(base_url=base_url, timeout=10) as http, ThreadPoolExecutor(8) as pool:
+    with (
+        httpx.Client(base_url=base_url, timeout=10, headers=AUTHORIZATION) as http,
+        ThreadPoolExecutor(8) as pool,
+    ):
 
         def interact(name: str, step: int) -> None:
             decision_id = f"{name}-{step}"

@@ -48,11 +48,13 @@ async def opened(home: Path, late: str = "apply") -> AsyncIterator[Replicas]:
         clients = []
         for time in times:
             service = await stack.enter_async_context(
-                open_service(Settings(data_dir=home / "data", **shop), time, schedule=False)
+                open_service(
+                    Settings(data_dir=home / "data", access="open", **shop), time, schedule=False
+                )
             )
             transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
             http = await stack.enter_async_context(
-                httpx.AsyncClient(transport=transport, base_url="http://test")
+                httpx.AsyncClient(transport=transport, base_url="http://localhost")
             )
             clients.append(Client(service, http))
         yield Replicas(clients, times)
@@ -164,13 +166,13 @@ async def test_what_a_crash_left_is_healed_at_start_whatever_the_clock_says_then
     tmp_path: Path, redis_url: str, hours: int
 ) -> None:
     shop = settings_of(tmp_path) | {"redis_url": redis_url}
-    opened = Settings(data_dir=tmp_path / "data", **shop)
+    opened = Settings(data_dir=tmp_path / "data", access="open", **shop)
     time = Time()
     async with open_service(opened, time, schedule=False) as service:
         memories, key = service.memories, AccountKey("default", "help", "a")
         identity = service.catalog.workflows["help"].policy.identity
         transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             client = Client(service, http)
             await client.interact("a")
             before = await memories.get(key, identity)

@@ -17,7 +17,7 @@ from service.runtime import Service, open_service
 from service.settings import Settings
 from tests.e2e import audit
 from tests.e2e.events import Events, settings_of
-from tests.service_process import ServiceProcess
+from tests.service_process import AUTHORIZATION, ServiceProcess
 
 Start = Callable[..., ServiceProcess]
 
@@ -78,12 +78,14 @@ async def kill_and_come_back(
     """Runs a service until it dies at `point`, opens another on what it left, and looks."""
     shop = settings_of(home, window_seconds=0.3) | servers
     doomed = service_process(**shop, fault_point=f"{point}:{VISIT}")
-    async with httpx.AsyncClient(base_url=doomed.base_url, timeout=10) as http:
+    async with httpx.AsyncClient(
+        base_url=doomed.base_url, timeout=10, headers=AUTHORIZATION
+    ) as http:
         events = Events(http)
         await asyncio.gather(*(live(events, account) for account in ACCOUNTS))
     assert doomed.ended(timeout_seconds=10) == -signal.SIGKILL
     assert f"killed at fault point {point}" in doomed.log_tail()
-    async with open_service(Settings(data_dir=doomed.data_dir, **shop)) as service:
+    async with open_service(Settings(data_dir=doomed.data_dir, access="open", **shop)) as service:
         await audit.memories_equal_their_replays(service, within_seconds=5)
         await all_is_there_and_goes_on(service, events)
 
@@ -101,7 +103,7 @@ async def all_is_there_and_goes_on(service: Service, events: Events) -> None:
     """Nothing acknowledged is lost, nothing is half done, and everything goes on as before."""
     await audit.everything(service, events)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         events.http = http
         done = [await in_the_ledger(service, one.path, one.body) for one in events.unanswered]
         retried = list(events.unanswered)

@@ -20,7 +20,7 @@ from tests.e2e import audit
 from tests.e2e.events import Events, settings_of
 from tests.servers import Server
 from tests.service.conftest import CONTEXT
-from tests.service_process import ServiceProcess
+from tests.service_process import AUTHORIZATION, ServiceProcess
 
 Start = Callable[..., ServiceProcess]
 
@@ -30,14 +30,16 @@ ACCOUNTS = [f"account-{i}" for i in range(8)]
 @contextlib.asynccontextmanager
 async def events_of(service: ServiceProcess) -> AsyncIterator[Events]:
     """Drives the process over HTTP."""
-    async with httpx.AsyncClient(base_url=service.base_url, timeout=30) as http:
+    async with httpx.AsyncClient(
+        base_url=service.base_url, timeout=30, headers=AUTHORIZATION
+    ) as http:
         yield Events(http)
 
 
 @contextlib.asynccontextmanager
 async def audited(process: ServiceProcess, **settings: Any) -> AsyncIterator[Any]:
     """Another replica, which schedules nothing: reads the ledger and memories of `process`."""
-    opened = Settings(data_dir=process.data_dir, **settings)
+    opened = Settings(data_dir=process.data_dir, access="open", **settings)
     async with open_service(opened, schedule=False) as service:
         yield service
 
@@ -210,7 +212,7 @@ def both(request: pytest.FixtureRequest, service_process: Start, tmp_path: Path)
 
 
 async def test_the_same_request_five_times_at_once_is_one(both: ServiceProcess) -> None:
-    async with httpx.AsyncClient(base_url=both.base_url, timeout=10) as http:
+    async with httpx.AsyncClient(base_url=both.base_url, timeout=10, headers=AUTHORIZATION) as http:
         for i in range(10):
             body = {"account_id": "a", "decision_id": f"d{i}", "context": CONTEXT}
             answers = await five_times(http, "/v1/workflows/help/decisions", body)

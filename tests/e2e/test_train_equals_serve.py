@@ -25,7 +25,7 @@ from service.metrics import Metrics
 from service.recall import Recall
 from tests.e2e.play import KEY, reward
 from tests.redis_server import redis_client
-from tests.service_process import ROOT, ServiceProcess
+from tests.service_process import AUTHORIZATION, ROOT, ServiceProcess
 from training.export import write_graphs
 from training.policies.actionwise import Actionwise, ActionwiseSizes
 
@@ -89,7 +89,7 @@ def rolled_out(network: Actionwise) -> tuple[dict[str, list[str]], Memories]:
 def over_rest(base_url: str) -> dict[str, list[str]]:
     """The same trials through the live service."""
     actions: dict[str, list[str]] = {account: [] for account in ACCOUNTS}
-    with httpx.Client(base_url=base_url, timeout=10) as http:
+    with httpx.Client(base_url=base_url, timeout=10, headers=AUTHORIZATION) as http:
         for step in range(STEPS):
             for account in ACCOUNTS:
                 name = f"{account}-{step}"

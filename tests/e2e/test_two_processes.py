@@ -170,7 +170,7 @@ def pair(
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         shop = settings_of(tmp_path) | {"redis_url": redis_url, "ledger_url": postgres_url}
-        opened = Settings(data_dir=tmp_path / "data", **shop)
+        opened = Settings(data_dir=tmp_path / "data", access="open", **shop)
         replicas = [
             runner.run(enter(stack, open_service(opened, time, schedule=False))) for _ in range(2)
         ]

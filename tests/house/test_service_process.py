@@ -13,7 +13,7 @@ import pytest
 
 from tests.bundles import write_counting_bundle
 from tests.processes import ProcessError
-from tests.service_process import ServiceProcess, environment
+from tests.service_process import AUTHORIZATION, ServiceProcess, environment
 
 Start = Callable[..., ServiceProcess]
 
@@ -45,7 +45,7 @@ def decide(service: ServiceProcess, decision_id: str) -> Any:
     request = urllib.request.Request(
         f"{service.base_url}/v1/workflows/greet/decisions",
         json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json", **AUTHORIZATION},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)

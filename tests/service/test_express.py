@@ -97,6 +97,6 @@ async def test_a_mistake_of_ours_is_answered_and_raised_on_for_the_log(
     assert express == fastapi
     assert express[0] == 500
     transport = httpx.ASGITransport(create_app(client.service), raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         with pytest.raises(KeyError):
             await http.post(DECISIONS, content=body(), headers=[(b"Content-Type", EXPRESS)])

@@ -133,6 +133,7 @@ class Beside:
             data_dir=Path(self.data.name),
             workflows=self.workflow_file.parent,
             policies=self.policies,
+            access="open",
             redis_url=self.redis_url,
             memory_timeout_seconds=5.0,
             snapshot_every=3,
@@ -140,7 +141,7 @@ class Beside:
         opened = open_service(chosen, self.time, schedule=False)
         service = await self.service.enter_async_context(opened)
         transport = httpx.ASGITransport(create_app(service))
-        http = httpx.AsyncClient(transport=transport, base_url="http://test")
+        http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         self.client = Client(service, await self.service.enter_async_context(http))
 
     # What callers do
