@@ -72,14 +72,31 @@ feedback:
 # action.<feature>; an action for which it is true is never served, by no policy and no fallback.
 # Numbers of context and actions are doubles. Comparing them with whole numbers is fine
 # (`context.months_as_customer < 3`), calculating with them is not: write
-# `context.months_as_customer + 1.0 > 3.0`. A limit that cannot be evaluated forbids.
+# `context.months_as_customer + 1.0 > 3.0`. A limit that cannot be evaluated forbids. Conditions
+# may also ask account.interactions, account.age_days, account.phase and account.recent_reward.
+#
+# `required`: while `when` is true, or none of its actions was served for `every_seconds`, nothing
+# but its actions is served. `caps` and `cooldowns`: how often an account is served some actions.
+# `exploration`: how often decisions may deviate from the fallback, and what that may cost;
+# `fallback_reward` is what the fallback earns on average. docs/guardrails.md says more.
 guardrails:
   limits:
     - name: no_call_without_consent
       forbid: action.id == "call" && !context.agreed_to_calls
     - name: nothing_costly_for_free_plans
       forbid: action.cost > 1 && context.plan == "free"
-  # Served when the limits leave nothing.
+  # required:
+  #   - {{name: a_call_a_year, actions: [call], every_seconds: 31536000}}
+  # caps:
+  #   - {{name: two_mails_a_month, actions: [send_mail], at_most: 2, window_seconds: 2592000}}
+  # cooldowns:
+  #   - {{name: a_week_between_mails, actions: [send_mail], seconds: 604800}}
+  # exploration:
+  #   fallback_reward: 0.3
+  #   budgets:
+  #     - {{per: account, at_most: 20, window_seconds: 604800}}
+  #   conservative: {{alpha: 0.1, credit: 8, level: 0.95}}
+  # Served when nothing else is left.
   safe_action: wait
 
 # What is done when the policy cannot decide: the first rule that holds, else `action`.

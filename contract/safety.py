@@ -1,16 +1,17 @@
-"""What a workflow file may say of what may be done: limits, required actions, caps, cool-downs. It
-only declares; `guardrails/` holds decisions to it.
+"""What a workflow file may say of what may be done: limits, required actions, caps, cool-downs and
+the exploration budget. It only declares; `guardrails/` holds decisions to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contract.parts import Expression, Name, Part, Seconds, refuse_duplicates
+from contract.parts import Expression, Finite, Name, Part, Seconds, refuse_duplicates
 
+Scope = Literal["account", "tenant", "workflow"]
 MOST_USES = 1_000
 """The highest cap: so many times of use are kept of an account and action at most."""
 
@@ -74,6 +75,43 @@ class Cooldown(Part):
         return self
 
 
+class Budget(Part):
+    """How many decisions may deviate from the fallback in any `window_seconds`: of an account, of a
+    tenant's accounts together, or of all accounts of the workflow."""
+
+    per: Scope
+    at_most: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    window_seconds: Seconds
+
+
+class Conservative(Part):
+    """The conservative rule (after Wu et al. 2016): see `guardrails.conservative`."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    """The share of the fallback's cumulative reward that may be given up."""
+    credit: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    """What may be lost beyond that, in whole rewards: 1 is the range from worst to best."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """The probability with which an account is never below, over all its decisions."""
+
+
+class Exploration(Part):
+    """What deviating from the fallback may cost."""
+
+    fallback_reward: Finite
+    """The fallback's mean reward, in the reward's own units, as measured; too high is on the safe
+    side."""
+    budgets: list[Budget] = Field(default_factory=list)
+    conservative: Conservative | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Exploration:
+        refuse_duplicates("budgets", [budget.per for budget in self.budgets])
+        if not self.budgets and self.conservative is None:
+            raise ValueError("expected `budgets`, `conservative` or both: nothing is bounded")
+        return self
+
+
 class Guardrails(Part):
     """What may be done. `safe_action` is served when nothing else is left."""
 
@@ -81,6 +119,7 @@ class Guardrails(Part):
     required: list[Required] = Field(default_factory=list)
     caps: list[Cap] = Field(default_factory=list)
     cooldowns: list[Cooldown] = Field(default_factory=list)
+    exploration: Exploration | None = None
     safe_action: Name | None = None
 
     def actions_named(self) -> dict[str, str]:

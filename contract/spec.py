@@ -223,6 +223,9 @@ class WorkflowSpec(Part):
         self.guardrails.refuse_dead_ends()
         low, high = self.reward.min, self.reward.max
         bounded = {"adaptation.target": self.adaptation.target}
+        if self.guardrails.exploration is not None:
+            mean = self.guardrails.exploration.fallback_reward
+            bounded["guardrails.exploration.fallback_reward"] = mean
         if self.feedback.default_reward is not None:
             bounded["feedback.default_reward"] = self.feedback.default_reward
         for where, value in bounded.items():
@@ -271,7 +274,7 @@ class WorkflowSpec(Part):
         body = self.model_dump(mode="json", by_alias=True)
         if self.feedback.aggregation == "earliest":
             del body["feedback"]["aggregation"]
-        for name in ("required", "caps", "cooldowns"):
+        for name in ("required", "caps", "cooldowns", "exploration"):
             if not body["guardrails"][name]:
                 del body["guardrails"][name]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))

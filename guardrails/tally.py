@@ -9,17 +9,25 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from guardrails.conservative import Spent
+
 Needs = Mapping[str, tuple[int, int]]
 """By action: how many of its newest uses have to be known, and for how long (microseconds)."""
 
 
 class Tally(NamedTuple):
-    """Of one account. Start from `Tally()`, step with `used`."""
+    """Of one account, or of all of a tenant or a workflow together, which only say what was
+    `explored`. Start from `Tally()`, step with `used`."""
 
     uses: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """By action: when it was served last, microseconds, oldest first."""
     kept: Needs = MappingProxyType({})
     """What `uses` is complete for."""
+    explored: tuple[tuple[int, int], ...] = ()
+    """How many decisions deviated from the fallback, by when (microseconds) the span of time ends
+    that they are counted in."""
+    spent: Spent = Spent()
+    """What the conservative rule knows; from when the workflow declared it."""
 
 
 def together(*needs: Needs) -> Needs:

@@ -11,6 +11,7 @@ import typer
 
 from contract.encode import context_size
 from contract.source import Problem
+from contract.spec import WorkflowSpec
 from service.bundles import Bundles
 from service.check import Checked, check_files
 from service.cli import read_settings
@@ -66,6 +67,10 @@ def summary(checked: Checked) -> dict[str, Any] | None:
         "policy": spec.policy,
         "policy_is_default": not spec.names_policy,
         "limits": [limit.name for limit in spec.guardrails.limits],
+        "required": [rule.name for rule in spec.guardrails.required],
+        "caps": [cap.name for cap in spec.guardrails.caps],
+        "cooldowns": [one.name for one in spec.guardrails.cooldowns],
+        "exploration": _bounds(spec),
         "rules": len(spec.fallback.rules),
     }
 
@@ -100,9 +105,27 @@ def _lines(checked: Checked) -> Iterator[str]:
     yield f"  horizon          {found['horizon']} interactions"
     yield f"  policy           {found['policy']}{default}"
     yield f"  limits           {', '.join(found['limits']) or 'none'}"
+    for kind in ("required", "caps", "cooldowns", "exploration"):
+        if found[kind]:
+            yield f"  {kind:<16} {', '.join(found[kind])}"
     rules = found["rules"]
     ordered = "one rule, then " if rules == 1 else f"{rules} rules, then " if rules else ""
     yield f"  fallback         {ordered}{checked.spec.fallback.action}"
+
+
+def _bounds(spec: WorkflowSpec) -> list[str]:
+    """What bounds deviations from the fallback."""
+    exploration = spec.guardrails.exploration
+    if exploration is None:
+        return []
+    rule = exploration.conservative
+    budgets = [
+        f"{one.at_most} per {one.per} in {one.window_seconds:g} s" for one in exploration.budgets
+    ]
+    return [
+        *budgets,
+        *([f"conservative at {rule.alpha:g}, credit {rule.credit:g}"] if rule else []),
+    ]
 
 
 def _slots(found: dict[str, Any]) -> str:

@@ -311,6 +311,8 @@ class Decider:
             waited = self._awareness.decided(one.key, outcome.account_head, outcome.aware)
             if waited is not None:
                 self._metrics.feedback_to_behaviour.labels(name).observe(waited)
+            if outcome.decision.deviates and outcome.decision.active:
+                self._metrics.deviations.labels(name).inc()
             for limit in outcome.decision.limits:
                 self._metrics.limits.labels(name, limit).inc()
             for feature in one.clipped:

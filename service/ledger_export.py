@@ -38,6 +38,10 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
         "strings",
         "What every guardrail left, where the account's own past took something; null: it did not.",
     ),
+    "deviates": (
+        "bool",
+        "Whether the fallback would have chosen another action; null: nobody counts.",
+    ),
     "action": ("string", "What was served."),
     "probability": ("double", "The propensity: of the action served, after every guardrail."),
     "draw": ("double", "The uniform number that picked the action."),
@@ -227,6 +231,7 @@ def to_row(decision: Decision, came_of_it: Sequence[Feedback]) -> Row:
         "context": json.dumps(decision.context),
         "asked_for": decision.asked_for,
         "actions_left": decision.actions_left,
+        "deviates": decision.deviates,
         "action": decision.action,
         "probability": decision.probability,
         "draw": decision.draw,

@@ -49,6 +49,18 @@ class Metrics:
             ["workflow", "limit"],
             registry=r,
         )
+        self.deviations = Counter(
+            "acclimate_deviations",
+            "Decisions that deviated from the fallback, where an exploration budget is declared.",
+            ["workflow"],
+            registry=r,
+        )
+        self.budget = Gauge(
+            "acclimate_exploration_budget_decisions",
+            "Decisions that may deviate from the fallback in a window, by whose they are.",
+            ["workflow", "per"],
+            registry=r,
+        )
         self.clipped = Counter(
             "acclimate_context_clipped",
             "Context values outside their declared range that were clipped.",
@@ -194,6 +206,14 @@ class Metrics:
                 self.clipped.labels(spec.workflow, name)
             elif not isinstance(feature, BooleanFeature):
                 self.refused.labels(spec.workflow, name, "out_of_range")
+
+    def expect_exploration(self, spec: WorkflowSpec) -> None:
+        """Told of a workflow being served: its budgets, beside what they bound."""
+        exploration = spec.guardrails.exploration
+        if exploration is not None:
+            self.deviations.labels(spec.workflow)
+            for budget in exploration.budgets:
+                self.budget.labels(spec.workflow, budget.per).set(budget.at_most)
 
     def observe_refusal(self, workflow: str, error: ContextError) -> None:
         """Told of a request refused for its context. What nobody declared is no label."""

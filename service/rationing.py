@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from contract.adaptation import mean_bounds
 from contract.encode import check_context
+from contract.safety import Scope
 from contract.spec import WorkflowSpec
 from guardrails.conditions import Facts
+from guardrails.exploration import Tallies
 from guardrails.fallback import Fallback
-from guardrails.guard import Guard, Offer
+from guardrails.guard import Guard, Offer, Past
 from guardrails.limits import Limits
-from guardrails.tally import Needs, Tally, together
+from guardrails.tally import Needs, together
 from service.catalog import Catalog
 from service.ledger.records import Account, Decision
 
@@ -31,22 +34,29 @@ class Rationed:
         """See Counted."""
         return self.guard.needs
 
-    def choose(self, decision: Decision, account: Account, tally: Tally) -> Decision:
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """See Counted."""
+        return self.guard.exploration.scopes
+
+    def choose(self, decision: Decision, account: Account, tallies: Tallies) -> Decision:
         """See Ration."""
         now_us = decision.created_at_us
-        facts = facts_of(account, self.spec, now_us)
-        choice = self.guard.choose(self.offer, facts, tally, now_us)
+        past = past_of(account, self.guard, self.spec, now_us)
+        choice = self.guard.choose(self.offer, past, tallies, now_us)
         return decision._replace(
             action=choice.action,
             probability=choice.probability,
             reason=choice.reason,
             limits=list(choice.limits),
             actions_left=None if choice.actions_left is None else list(choice.actions_left),
+            deviates=choice.deviates,
         )
 
-    def count(self, decision: Decision, tally: Tally, at_us: int) -> Tally:
+    def count(self, decision: Decision, account: Account, tallies: Tallies, at_us: int) -> Tallies:
         """See Counted."""
-        return self.guard.count(decision.action, tally, at_us)
+        past = past_of(account, self.guard, self.spec, at_us)
+        return self.guard.count(decision.action, decision.deviates, past, tallies, at_us)
 
 
 @dataclass(frozen=True)
@@ -66,18 +76,25 @@ class Waiting:
         """See Counted."""
         return together(self.own.needs, self.now.needs)
 
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """See Counted."""
+        return tuple(dict.fromkeys((*self.own.exploration.scopes, *self.now.exploration.scopes)))
+
     def refuse(
-        self, decision: Decision, account: Account, tally: Tally, at_us: int
+        self, decision: Decision, account: Account, tallies: Tallies, at_us: int
     ) -> tuple[str, ...]:
         """See Permit."""
-        facts = facts_of(account, self.spec, at_us)
+        past = past_of(account, self.now, self.spec, at_us)
         context, _ = check_context(self.spec, decision.context)
-        against = self.own.refuse(decision.action, context, facts, tally, at_us)
-        return tuple(dict.fromkeys((*against, *self.now.over(decision.action, tally, at_us))))
+        against = self.own.refuse(decision.action, context, past, tallies, at_us)
+        over = self.now.over(decision.action, decision.deviates, past, tallies, at_us)
+        return tuple(dict.fromkeys((*against, *over)))
 
-    def count(self, decision: Decision, tally: Tally, at_us: int) -> Tally:
+    def count(self, decision: Decision, account: Account, tallies: Tallies, at_us: int) -> Tallies:
         """See Counted."""
-        return self.now.count(decision.action, tally, at_us)
+        past = past_of(account, self.now, self.spec, at_us)
+        return self.now.count(decision.action, decision.deviates, past, tallies, at_us)
 
 
 def waiting(catalog: Catalog, decision: Decision) -> Waiting | None:
@@ -99,6 +116,15 @@ def facts_of(account: Account, spec: WorkflowSpec, now_us: int) -> Facts:
         phase=account.adaptation.phase,
         recent_reward=sum(recent) / len(recent) if recent else spec.reward.min,
     )
+
+
+def past_of(account: Account, guard: Guard, spec: WorkflowSpec, now_us: int) -> Past:
+    """What is true of an account."""
+    free, recent = False, account.adaptation.recent
+    if guard.exploration.declared and len(recent) >= spec.adaptation.window:
+        low, _ = mean_bounds(recent, spec.adaptation.level, spec.reward)
+        free = low > guard.exploration.fallback_reward
+    return Past(facts_of(account, spec, now_us), free)
 
 
 @lru_cache(maxsize=32)

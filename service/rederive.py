@@ -21,7 +21,7 @@ from contract.policy import PARITY_TOLERANCE
 from contract.spec import SpecError, WorkflowSpec
 from guardrails.distribution import are_sound, point_mass
 from guardrails.fallback import Fallback
-from guardrails.guard import SAFE_ACTION, renormalised
+from guardrails.guard import SAFE_ACTION, SPENT, renormalised
 from guardrails.limits import Allowed, Limits
 from service.bundles import Policy
 from service.catalog import Catalog, Workflow
@@ -73,16 +73,16 @@ class Rederiver:
             if decision.actions_left is not None:  # the account's own past took something away
                 mask = np.isin(spec.action_ids, decision.actions_left)
                 exhausted = decision.reason == SAFE_ACTION
-                allowed = Allowed(mask, tuple(decision.limits), exhausted)
+                allowed = Allowed(mask, _of_actions(decision), exhausted)
             if allowed.exhausted:
                 mass = point_mass(int(np.argmax(allowed.mask)), allowed.mask.size)
                 return self._compared(decision, spec, allowed, mass, found)
             if decision.reason != "policy":
                 row = _fallback(spec).choose(context, allowed.mask)
-                said = (
-                    f"the fallback chose, for a failure of that moment ({decision.reason}) that no "
-                    "replay repeats; its choice is re-derived"
-                )
+                why = f"for a failure then ({decision.reason}) that no replay repeats;"
+                if decision.reason == SPENT:
+                    why = "as the exploration budget was spent;"
+                said = f"the fallback chose, {why} its choice is re-derived"
                 mass = point_mass(row, allowed.mask.size)
                 return self._compared(decision, spec, allowed, mass, replace(found, reason=said))
             return await self._by_policy(decision, spec, allowed, shown, context, found)
@@ -135,21 +135,25 @@ class Rederiver:
         action = ids[int(sample(probabilities, drawn))]
         probability = float(probabilities[ids.index(decision.action)])
         difference = abs(probability - decision.probability)
-        logged = decision.action, decision.draw, decision.limits
+        logged = decision.action, decision.draw, _of_actions(decision)
         return replace(
             found,
             action_probabilities=dict(zip(ids, map(float, probabilities), strict=True)),
             action=action,
             probability=probability,
             difference=difference,
-            equal=(action, drawn, list(allowed.limits)) == logged
-            and difference <= PARITY_TOLERANCE,
+            equal=(action, drawn, allowed.limits) == logged and difference <= PARITY_TOLERANCE,
         )
 
     def _policy(self, name: str) -> Policy | None:
         """The bundle of that name and version, if one is loaded."""
         served = (one.policy for one in self._catalog.workflows.values())
         return next((one for one in served if one.identity.policy == name), None)
+
+
+def _of_actions(decision: Decision) -> tuple[str, ...]:
+    """The names of what took actions away: a spent budget takes the choice among them."""
+    return tuple(name for name in decision.limits if not name.startswith("exploration."))
 
 
 @lru_cache(maxsize=32)

@@ -101,6 +101,7 @@ async def open_service(
             policy = workflow.policy
             metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
             metrics.expect_context(workflow.spec)
+            metrics.expect_exploration(workflow.spec)
             metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
         background = []
         if schedule:

@@ -110,6 +110,7 @@ def _decision(decision: Decision, came_of_it: list[Feedback]) -> ExportedDecisio
         context=decision.context,
         asked_for=decision.asked_for,
         actions_left=decision.actions_left,
+        deviates=decision.deviates,
         action=decision.action,
         probability=decision.probability,
         draw=decision.draw,

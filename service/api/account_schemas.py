@@ -181,6 +181,7 @@ class ExportedDecision(BaseModel):
     context: dict[str, Any]
     asked_for: list[str] | None
     actions_left: list[str] | None
+    deviates: bool | None
     action: str
     probability: float
     draw: float

@@ -101,6 +101,7 @@ async def read_decision(
         context=decision.context,
         asked_for=decision.asked_for,
         actions_left=decision.actions_left,
+        deviates=decision.deviates,
         draw=decision.draw,
         activated_at=to_moment_or_none(decision.activated_at_us),
         feedback=[feedback_record(one) for one in came_of_it],

@@ -93,13 +93,17 @@ class DecisionAnswer(BaseModel):
     probability: float = Field(description="Of this action, after every guardrail.")
     reason: str = Field(
         description="`policy`, or why something else chose: `safe_action` (the limits left "
-        "nothing), `memory_unavailable`, `policy_failed`, `policy_unsound` (the fallback chose).",
+        "nothing), `exploration_budget` (it is spent), `memory_unavailable`, `policy_failed`, "
+        "`policy_unsound` (the fallback chose).",
         examples=["policy"],
     )
     policy: str = Field(examples=["bandits/1"])
     memory_position: int = Field(description="Interactions in the memory it was made from.")
     memory_generation: int
-    limits: list[str] = Field(description="Hard limits that removed an action.")
+    limits: list[str] = Field(
+        description="Limits, caps and what is due that removed an action, and exploration budgets "
+        "that are spent."
+    )
     mode: str = Field(examples=["serve"])
     created_at: datetime
     expires_at: datetime | None = Field(
@@ -170,6 +174,10 @@ class DecisionRecord(DecisionAnswer):
     actions_left: list[str] | None = Field(
         description="What every guardrail left, where the account's own past took something away; "
         "null: it took nothing."
+    )
+    deviates: bool | None = Field(
+        description="Whether the fallback would have chosen another action, where the workflow "
+        "declares an exploration budget; null: it does not, or nothing asked for was left."
     )
     draw: float = Field(description="The uniform number that picked the action.")
     activated_at: datetime | None = Field(description="When it was, if it was deferred.")

@@ -53,6 +53,8 @@ class Decision(NamedTuple):
     activated_at_us: int | None = None
     actions_left: list[str] | None = None
     """What was left after every guardrail, where the account's past took something away."""
+    deviates: bool | None = None
+    """Whether the fallback would have chosen another action; None: nobody counts."""
 
     @property
     def active(self) -> bool:

@@ -210,6 +210,7 @@ def to_decision(row: Row[Any]) -> Decision:
         mode=row.mode,
         activated_at_us=row.activated_at_us,
         actions_left=None if row.actions_left is None else json.loads(row.actions_left),
+        deviates=None if row.deviates is None else bool(row.deviates),
     )
 
 
@@ -453,6 +454,7 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
         "mode": decision.mode,
         "activated_at_us": decision.activated_at_us,
         "actions_left": _json_or_none(decision.actions_left),
+        "deviates": decision.deviates,
     }
 
 

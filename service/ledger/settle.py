@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from contract.adaptation import AccountAdaptation, observe, revise
+from contract.safety import Scope
 from contract.spec import WorkflowSpec
-from guardrails.tally import Needs, Tally
+from guardrails.exploration import Exploration, Tallies
+from guardrails.tally import Needs
 from service.ledger.aggregate import aggregated, counted
 from service.ledger.records import (
     Account,
@@ -28,7 +30,7 @@ from service.ledger.records import (
     NotActiveError,
     Snapshot,
 )
-from service.ledger.view import DecisionKey, FeedbackKey, View
+from service.ledger.view import DecisionKey, FeedbackKey, View, tally_key
 
 
 class Behind(NamedTuple):
@@ -71,14 +73,18 @@ class Counted(Protocol):
     def needs(self) -> Needs:
         """What the tally must know."""
 
-    def count(self, decision: Decision, tally: Tally, at_us: int) -> Tally:
-        """The tally once the decision is served."""
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What is counted besides the account, all accounts together."""
+
+    def count(self, decision: Decision, account: Account, tallies: Tallies, at_us: int) -> Tallies:
+        """The tallies once the decision is served."""
 
 
 class Ration(Counted, Protocol):
     """What of a decision is made only where it commits: its account's own past is known there."""
 
-    def choose(self, decision: Decision, account: Account, tally: Tally) -> Decision:
+    def choose(self, decision: Decision, account: Account, tallies: Tallies) -> Decision:
         """The decision with the action that is served."""
 
 
@@ -86,7 +92,7 @@ class Permit(Counted, Protocol):
     """What has to let a decision be served that was made before."""
 
     def refuse(
-        self, decision: Decision, account: Account, tally: Tally, at_us: int
+        self, decision: Decision, account: Account, tallies: Tallies, at_us: int
     ) -> tuple[str, ...]:
         """Names of all that is against it."""
 
@@ -139,7 +145,8 @@ class DecisionWrite(NamedTuple):
         if self.must_be_current and decision.head != account.head:
             return Behind(account.head)
         if self.ration is not None:
-            decision = self.ration.choose(decision, account, view.tallies[decision.key])
+            tallies = view.tallies_of(decision.key, self.ration.scopes)
+            decision = self.ration.choose(decision, account, tallies)
             if decision.active:
                 _count(view, self.ration, decision, decision.created_at_us)
         view.decisions[key] = decision
@@ -268,8 +275,9 @@ class ActivateWrite:
             return decision
         permit = self.permit_of(decision)
         if permit is not None:
-            account, tally = view.accounts[decision.key], view.tallies[decision.key]
-            if against := permit.refuse(decision, account, tally, self.at_us):
+            account = view.accounts[decision.key]
+            tallies = view.tallies_of(decision.key, permit.scopes)
+            if against := permit.refuse(decision, account, tallies, self.at_us):
                 raise LimitReachedError(against)
             _count(view, permit, decision, self.at_us)
         rules = self.spec_of(decision).feedback
@@ -357,11 +365,21 @@ Write = DecisionWrite | FeedbackWrite | DefaultWrite | ActivateWrite | ResetWrit
 
 def _count(view: View, counted: Counted, decision: Decision, at_us: int) -> None:
     """Counts a decision as served."""
-    before = view.tallies[decision.key]
-    after = counted.count(decision, before, at_us)
-    if after != before:
-        view.tallies[decision.key] = after
-        view.tallied.add(decision.key)
+    before = view.tallies_of(decision.key, counted.scopes)
+    after = counted.count(decision, view.accounts[decision.key], before, at_us)
+    for scope, tally in after.items():
+        view.tally(tally_key(scope, decision.key), tally)
+
+
+def _earn(
+    view: View, given: Feedback, spec: WorkflowSpec, reward: float, before: float | None
+) -> None:
+    """Tells the account's tally what a decision that deviated from the fallback has earned;
+    `before` is what it had been taken to have earned."""
+    decision = view.decisions[given.key.tenant, given.decision_id]
+    if decision.deviates and given.key in view.tallies:
+        earned = Exploration(spec).earned
+        view.tally(given.key, earned(view.tallies[given.key], reward, before))
 
 
 def default_feedback(decision: Decision, spec: WorkflowSpec, now_us: int) -> Feedback:
@@ -445,6 +463,7 @@ def _revise(
         ),
         updated_at_us=max(account.updated_at_us, given.received_at_us),
     )
+    _earn(view, given, spec, reward, stands.folded_reward)
     folded = given._replace(head=Head(head.generation, place), folded_reward=reward, folded_end=end)
     return _keep(view, folded), True
 
@@ -470,6 +489,10 @@ def _fold(view: View, given: Feedback, spec: WorkflowSpec) -> Feedback:
         updated_at_us=max(account.updated_at_us, given.received_at_us),
     )
     view.moved.add(given.key)
+    turns = view.feedback.get((given.key.tenant, given.decision_id), {}).values()
+    _earn(view, given, spec, given.reward, next(
+        (one.folded_reward for one in turns if one.head is not None), None
+    ))  # fmt: skip
     if spec.feedback.default_reward is not None:
         view.settled.add((given.key.tenant, given.decision_id))
     return _keep(

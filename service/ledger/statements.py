@@ -99,6 +99,17 @@ def lock_names(exclusive: bool) -> str:
     )
 
 
+def claim(table: Table, lists: bool) -> str:
+    """The rows of these ids, locked, each made where there is none yet."""
+    listed = "unnest(CAST(:ids AS varchar[])) AS asked (id)" if lists else "json_each(:ids)"
+    return (
+        f"INSERT INTO {table.name} (tenant, workflow, account_id, body) "
+        f"SELECT :tenant, :workflow, {'asked.id' if lists else 'value'}, '{{}}' FROM {listed} "
+        "WHERE true ON CONFLICT (tenant, workflow, account_id) DO UPDATE SET body = "
+        f"{table.name}.body RETURNING {', '.join(names_of(table))}"
+    )
+
+
 def add(table: Table) -> ClauseElement:
     """One row with every column given."""
     return insert(table).values({one.name: bindparam(one.name) for one in table.columns})
@@ -158,6 +169,7 @@ _READS: Mapping[str, tuple[Table | None, ReadBuilder]] = {
     "read_feedback": (feedback, read(feedback, "decision_id", "tenant")),
     "read_tombstones": (tombstones, read(tombstones, "digest")),
     "read_tallies": (tallies, read(tallies, "account_id", "tenant", "workflow")),
+    "claim_tallies": (tallies, lambda lists: text(claim(tallies, lists))),
     "any_tombstone": (tombstones, lambda lists: text(f"{select(tombstones)} LIMIT 1")),
 }
 """What each reads, and of which table its rows are."""

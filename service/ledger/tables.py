@@ -95,6 +95,8 @@ decisions = Table(
     Column("activated_at_us", BigInteger),  # of a deferred decision; null until then
     # The actions left after every guardrail, JSON, where the account's past took something away.
     Column("actions_left", Text),
+    # Whether the fallback would have chosen another action, where there is an exploration budget.
+    Column("deviates", Boolean),
     # By account first, as in feedback's: an index that begins like another table key would be taken
     # for it by a planner that has not seen the table yet, and be read from end to end.
     Index(None, "account_id", "workflow", "tenant", "created_at_us"),
@@ -198,8 +200,9 @@ jobs = Table(
 tallies = Table(
     "tallies",
     metadata,
-    # What an account was served lately, as far as its caps have to know; JSON. A materialisation of
-    # decisions, changed under the account's lock alone.
+    # What an account was served lately, as far as its caps have to know, and what exploring cost
+    # it; JSON. Changed under the account's lock alone. Rows without an account are of all accounts
+    # of a tenant together, and without a tenant of all of a workflow; locked after accounts.
     Column("tenant", String(64), primary_key=True),
     Column("workflow", String(64), primary_key=True),
     Column("account_id", String(128), primary_key=True),

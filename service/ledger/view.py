@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from contract.safety import Scope
+from guardrails.exploration import Tallies
 from guardrails.tally import Tally
 from service.ledger.records import Account, AccountKey, Decision, Feedback, Generation, Snapshot
 
@@ -44,6 +47,25 @@ class View:
     """In order; each deletes the snapshots that it makes untrue."""
     snapshots: list[Snapshot] = field(default_factory=list)
     tallies: dict[AccountKey, Tally] = field(default_factory=dict)
-    """Of the accounts whose workflows ration something; whoever counts has them locked."""
+    """Of the accounts whose workflows ration something, and of tenants and workflows
+    (`tally_key`); whoever counts has them locked."""
     tallied: set[AccountKey] = field(default_factory=set)
-    """Accounts whose tally changed."""
+    """Whose tally changed."""
+
+    def tallies_of(self, key: AccountKey, scopes: Iterable[Scope]) -> Tallies:
+        """The account's tally, and those of these scopes that it belongs to."""
+        return {scope: self.tallies[tally_key(scope, key)] for scope in ("account", *scopes)}
+
+    def tally(self, key: AccountKey, tally: Tally) -> None:
+        """Puts a tally in the place of the one there."""
+        if tally != self.tallies[key]:
+            self.tallies[key] = tally
+            self.tallied.add(key)
+
+
+def tally_key(scope: Scope, key: AccountKey) -> AccountKey:
+    """Under which the tally is kept of an account, or of all accounts of its tenant or workflow: an
+    empty name is nobody's."""
+    if scope == "account":
+        return key
+    return AccountKey(key.tenant if scope == "tenant" else "", key.workflow, "")

@@ -29,6 +29,11 @@ guardrails:
     - name: rest
       actions: [call]
       seconds: 30
+  exploration:
+    fallback_reward: 0.5
+    budgets:
+      - {per: account, at_most: 3, window_seconds: 60}
+    conservative: {alpha: 0.1, credit: 2}
   safe_action: nothing
 fallback: {action: nothing}
 adaptation: {target: 0.5}
@@ -108,6 +113,37 @@ MISTAKES = {
         "name: few\n",
         "guardrails",
         "must be distinct, got ['few'] more than once",
+    ),
+    "a mean that no reward has": (
+        "fallback_reward: 0.5\n",
+        "fallback_reward: 1.5 # HERE\n",
+        "guardrails.exploration.fallback_reward",
+        "must be in [0, 1], got 1.5",
+    ),
+    "a budget of nobody": (
+        "{per: account,",
+        "{per: customer, # HERE\n     ",
+        "guardrails.exploration.budgets.0.per",
+        "'account', 'tenant' or 'workflow'",
+    ),
+    "two budgets of one": (
+        "      - {per: account, at_most: 3, window_seconds: 60}\n",
+        "      - {per: account, at_most: 3, window_seconds: 60}\n" * 2,
+        "guardrails.exploration",
+        "budgets must be distinct, got ['account'] more than once",
+    ),
+    "a rule that gives all up": (
+        "alpha: 0.1,",
+        "alpha: 1, # HERE\n     ",
+        "guardrails.exploration.conservative.alpha",
+        "less than 1",
+    ),
+    "exploration without bounds": (
+        "    budgets:\n      - {per: account, at_most: 3, window_seconds: 60}\n"
+        "    conservative: {alpha: 0.1, credit: 2}\n",
+        "",
+        "guardrails.exploration",
+        "expected `budgets`, `conservative` or both: nothing is bounded",
     ),
     "a field nobody knows": (
         "at_most: 2\n",

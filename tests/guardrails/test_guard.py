@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from contract.spec import WorkflowSpec
-from guardrails.conditions import Facts
+from guardrails.conditions import NEWCOMER, Facts
+from guardrails.exploration import Tallies
 from guardrails.fallback import Fallback
-from guardrails.guard import POLICY, SAFE_ACTION, UNSOUND, Choice, Guard, Offer
+from guardrails.guard import POLICY, SAFE_ACTION, UNSOUND, Choice, Guard, Offer, Past
 from guardrails.limits import Limits
 from guardrails.tally import Tally, counted
 from tests.guardrails.random_specs import CONTEXTS, FACTS, Drawn, workflows
@@ -27,7 +28,7 @@ class Account:
     def __init__(self, spec: WorkflowSpec) -> None:
         self.limits = Limits(spec)
         self.guard = Guard(spec, self.limits, Fallback(spec))
-        self.tally = counted(Tally(), self.guard.needs, [])
+        self.tallies: Tallies = {"account": counted(Tally(), self.guard.needs, [])}
 
     def offered(
         self,
@@ -49,9 +50,15 @@ class Account:
         return Offer(context, asked_for, allowed, left, reason, draw)
 
     def serve(self, offer: Offer, facts: Facts, now_us: int) -> Choice:
-        choice = self.guard.choose(offer, facts, self.tally, now_us)
-        self.tally = self.guard.count(choice.action, self.tally, now_us)
+        choice = self.choose(offer, facts, now_us)
+        self.count(choice.action, now_us)
         return choice
+
+    def choose(self, offer: Offer, facts: Facts, now_us: int) -> Choice:
+        return self.guard.choose(offer, Past(facts), self.tallies, now_us)
+
+    def count(self, action: str, now_us: int) -> None:
+        self.tallies = self.guard.count(action, None, Past(NEWCOMER), self.tallies, now_us)
 
 
 POLICIES = st.lists(st.sampled_from([0.0, 1e-30, 0.1, 0.5, 1.0]), min_size=6, max_size=6)
@@ -108,7 +115,7 @@ def test_the_logged_probability_is_that_of_the_action_served(
         grid = [offer._replace(draw=u) for u in np.arange(0.5, 400) / 400]
         seen: dict[str, float] = {}
         for one in grid:
-            choice = account.guard.choose(one, facts, account.tally, now_us)
+            choice = account.choose(one, facts, now_us)
             assert seen.setdefault(choice.action, choice.probability) == choice.probability
         assert all(probability > 0 for probability in seen.values())
         assert sum(seen.values()) <= 1 + 1e-9
@@ -133,16 +140,13 @@ def test_a_hundred_thousand_draws_are_as_often_as_they_say(used: bool) -> None:
     account = Account(spec)
     policy = np.array([0.45, 0.05, 0.3, 0.2])
     if used:
-        account.tally = account.guard.count("a2", account.tally, START_US)
+        account.count("a2", START_US)
     draws = np.random.default_rng(20_261_122).random(100_000)
     offer = account.offered({}, None, policy, 0.0)
-    facts = Facts(0.0, 0.0, "adapting", 0.0)
     seen: dict[str, int] = dict.fromkeys(spec.action_ids, 0)
     said: dict[str, float] = {}
     for draw in draws:
-        choice = account.guard.choose(
-            offer._replace(draw=float(draw)), facts, account.tally, START_US + 1
-        )
+        choice = account.choose(offer._replace(draw=float(draw)), NEWCOMER, START_US + 1)
         seen[choice.action] += 1
         said[choice.action] = choice.probability
     assert sum(said.values()) == pytest.approx(1, abs=1e-12)
@@ -155,9 +159,9 @@ def test_a_hundred_thousand_draws_are_as_often_as_they_say(used: bool) -> None:
 
 def test_a_policy_that_wants_nothing_that_is_left_is_replaced_by_the_fallback() -> None:
     account = Account(_spec(CAPPED))
-    account.tally = account.guard.count("a2", account.tally, START_US)
+    account.count("a2", START_US)
     offer = account.offered({}, None, np.array([0.0, 0.0, 1.0, 0.0]), 0.3)
-    choice = account.serve(offer, Facts(0.0, 0.0, "adapting", 0.0), START_US + 1)
+    choice = account.serve(offer, NEWCOMER, START_US + 1)
     assert choice == Choice("a3", 1.0, UNSOUND, ("once",), ("a0", "a1", "a3"))
 
 
