@@ -14,6 +14,8 @@ import training.ablations_cli
 import training.bench_cli
 import training.cli
 import training.evaluate_cli
+import training.evaluate_mazes_cli
+import training.mazes_cli
 import training.mdps_cli
 import training.probe_cli
 import training.simulate_cli
@@ -40,8 +42,11 @@ main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(service.rollout_cli.app, name="rollout")
 main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
+main.add_typer(training.evaluate_mazes_cli.play_app, name="play")
 training.cli.train_app.command("mdps")(training.mdps_cli.mdps)
 main.add_typer(training.cli.train_app, name="train")
+training.cli.train_app.command("maze-lessons")(training.mazes_cli.maze_lessons)
+training.cli.train_app.command("mazes")(training.mazes_cli.mazes)
 training.cli.train_app.command("universal")(training.universal_cli.universal)
 training.cli.train_app.command("workflow")(training.workflow_cli.workflow)
 main.command("ablations")(training.ablations_cli.ablations)

@@ -9,6 +9,7 @@ from typing import Any
 from training.contextual_curriculum import ContextualCurriculum
 from training.curriculum import BanditCurriculum, Curriculum, MdpCurriculum
 from training.ledger_curriculum import LedgerCurriculum
+from training.maze_curriculum import MazeCurriculum
 from training.workflow_curriculum import WorkflowCurriculum
 
 CURRICULA: Mapping[str, Callable[..., Curriculum]] = {
@@ -17,6 +18,7 @@ CURRICULA: Mapping[str, Callable[..., Curriculum]] = {
     ContextualCurriculum.name: ContextualCurriculum,
     WorkflowCurriculum.name: WorkflowCurriculum,
     LedgerCurriculum.name: LedgerCurriculum,
+    MazeCurriculum.name: MazeCurriculum,
 }
 
 

@@ -22,6 +22,9 @@ def plot_history(history: Sequence[dict[str, float]], looks: Sequence[Look], pat
     Fixed trials with a reference are shown as shares of what it earns, so that cells of very
     different size stand on one axis; without one, as reward.
     """
+    if not looks:
+        _plot_played(history, path)
+        return
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     compared = [look for look in looks if look.reference] or list(looks[:1])
@@ -53,6 +56,26 @@ def plot_history(history: Sequence[dict[str, float]], looks: Sequence[Look], pat
         ylim=(min(0.0, *(entry["gap_closed"] for entry in history)), 1.0),
     )
     for axes in (left, right):
+        axes.grid(alpha=0.3)
+    write_picture(path, figure)
+
+
+_SHARES = {"as advised": "steps as the teacher advised", "gap_closed": "gap closed"}
+_LENGTHS = {"steps 1": "episode 1", "steps 2": "episode 2", "steps 3": "episode 3"}
+
+
+def _plot_played(history: Sequence[dict[str, float]], path: Path) -> None:
+    """What training itself played, where a family has no fixed trials."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, lines, unit in ((left, _SHARES, "share"), (right, _LENGTHS, "steps of an episode")):
+        for key, label in lines.items():
+            told = [entry for entry in history if key in entry]
+            if told:
+                steps = [entry["steps"] / 1e6 for entry in told]
+                axes.plot(steps, [entry[key] for entry in told], label=label, lw=1)
+        axes.set(xlabel="interactions, millions", ylabel=unit, title="training mazes, as they come")
+        axes.legend()
         axes.grid(alpha=0.3)
     write_picture(path, figure)
 

@@ -7,6 +7,7 @@ import typer
 from training.evaluate_bandits_cli import bandits
 from training.evaluate_households_cli import households
 from training.evaluate_ledger_cli import ledger
+from training.evaluate_mazes_cli import mazes
 from training.evaluate_mdps_cli import mdps
 from training.evaluate_workflows_cli import workflows
 
@@ -21,5 +22,6 @@ def evaluate() -> None:
 app.command()(bandits)
 app.command()(households)
 app.command()(ledger)
+app.command()(mazes)
 app.command()(mdps)
 app.command()(workflows)

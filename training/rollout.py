@@ -19,7 +19,7 @@ from contract.draw import sample
 from contract.encode import encode_reward, horizon_left
 from training.policies.network import Network
 from training.record import Record
-from training.tasks.task import TOLD, Informed, Situated, Task
+from training.tasks.task import TOLD, Informed, Masked, Situated, Task
 
 
 @runtime_checkable
@@ -91,6 +91,7 @@ def play(
     context, _ = task.reset()
     shared, rows = network.blank(B, K)
     situated = task if isinstance(task, Situated) else None
+    masked = task if isinstance(task, Masked) else None
     mask, features = torch.ones(B, K, dtype=torch.bool), _features(network, task)
     known = task.known
     left = situated.told_horizon if situated else horizon_left(known, T)
@@ -119,11 +120,12 @@ def play(
             )
             learned += 1
         contexts.append(_padded(context, network.sizes.context))
-        if situated:
-            allowed = situated.mask
-            cost = _costs(situated.means, allowed)
+        if masked:
+            allowed = masked.mask
             mask = torch.as_tensor(allowed)
             masks.append(mask)
+        if situated:
+            cost = _costs(situated.means, allowed)
         probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
         if random:
             probabilities = mask / mask.sum(1, keepdim=True)

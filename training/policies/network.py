@@ -17,8 +17,9 @@ from training.policies.contextual import Contextual, ContextualSizes
 from training.policies.gru import Gru, GruSizes
 from training.policies.informed import InformedCritic, InformedSizes
 from training.policies.planning import Planning, PlanningSizes
+from training.policies.vision import Vision, VisionSizes
 
-Network = Actionwise | Contextual | Gru | Planning
+Network = Actionwise | Contextual | Gru | Planning | Vision
 Critic = Network | InformedCritic
 
 
@@ -35,8 +36,10 @@ def build(name: str, sizes: Mapping[str, Any], seed: int = 0) -> Network:
                 return Gru(GruSizes(**sizes))
             case "planning":
                 return Planning(PlanningSizes(**sizes))
+            case "vision":
+                return Vision(VisionSizes(**sizes))
             case _:
-                names = "actionwise, contextual, gru or planning"
+                names = "actionwise, contextual, gru, planning or vision"
                 raise ValueError(f"network: expected {names}, got {name}")
 
 

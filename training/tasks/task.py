@@ -88,7 +88,17 @@ TOLD = 4
 
 
 @runtime_checkable
-class Situated(Task, Protocol):
+class Masked(Task, Protocol):
+    """A task that says which actions a decision may use."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """What the decision to come may use, `[B, K]`; one action alone is forced."""
+        ...
+
+
+@runtime_checkable
+class Situated(Masked, Protocol):
     """A task whose decisions have a mask, features of the actions, and means that are known."""
 
     @property
@@ -100,11 +110,6 @@ class Situated(Task, Protocol):
     def told_horizon(self) -> Float32:
         """What a policy is told of the trial that is left, `[T, 2]`: as a service tells it, which
         does not know when an account ends."""
-        ...
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """What the decision to come may use, `[B, K]`; one action alone is forced."""
         ...
 
     @property
