@@ -9,10 +9,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api import access, accounts, batch, health, keys, pictures, problems, routes
+from service.api import access, accounts, batch, describe, health, keys, pictures, problems, routes
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.api.gate import Gate
+from service.api.headers import Headers
 from service.runtime import Service
 
 ROUTERS = (
@@ -23,11 +24,11 @@ ROUTERS = (
     accounts.router,
     keys.router,
     health.router,
+    describe.router,
 )
 
 
-FRAMEWORKS_PATHS = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
-"""What FastAPI serves itself: what the API is, the same for all."""
+OPENAPI = "/openapi.json"
 
 
 class App(FastAPI):
@@ -43,6 +44,8 @@ class App(FastAPI):
             title="Acclimate",
             version="1",
             summary="Decisions that adapt to each account within a handful of interactions.",
+            docs_url=None,  # its pages load scripts from elsewhere; service.api.describe has ours
+            redoc_url=None,
             redirect_slashes=False,  # a redirect would drop the body
         )
         self.state.service = service
@@ -56,17 +59,26 @@ class App(FastAPI):
         express = Express(
             super().__call__, service, [one for one in hot if isinstance(one, APIRoute)]
         )
-        self._door = Gate(
+        gate = Gate(
             BodyLimit(express, service.settings.max_body_bytes),
             service.keyring,
-            {*FRAMEWORKS_PATHS, *self._open_paths()},
+            service.rates,
+            {OPENAPI, *self._open_paths()},
         )
+        self._door = Headers(gate, service.metrics.observe_status)
 
     def _open_paths(self) -> Iterator[str]:
         locked = {"/metrics"} if self._settings.metrics_need_key else set()
         for route, needs in self.needs:
             if needs is None and isinstance(route, APIRoute) and route.path not in locked:
-                yield route.path
+                yield from [route.path] if not route.param_convertors else self._parts(route)
+
+    @staticmethod
+    def _parts(route: APIRoute) -> Iterator[str]:
+        """What an open path stands for: only what there is."""
+        assert route.path == "/docs/{asset}", route.path
+        for asset in describe.ASSETS:
+            yield f"/docs/{asset}"
 
     def openapi(self) -> dict[str, Any]:
         """What the API is, with who may use each route."""

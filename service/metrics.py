@@ -18,12 +18,24 @@ INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+REFUSALS = (401, 403, 413, 429)
+
+
 class Metrics:
     """One application's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        self.refusals = Counter(
+            "acclimate_requests_refused",
+            "Requests refused before anything was done, by status: 401 no valid key, 403 not for "
+            "this key, 413 too large, 429 too often.",
+            ["status"],
+            registry=r,
+        )
+        for status in REFUSALS:
+            self.refusals.labels(str(status))
         self.decisions = Counter(
             "acclimate_decisions",
             "Decisions committed, by what chose the action.",
@@ -219,6 +231,11 @@ class Metrics:
         """Told of a request refused for its context. What nobody declared is no label."""
         feature = "" if error.cause == "undeclared" else error.feature
         self.refused.labels(workflow, feature, error.cause).inc()
+
+    def observe_status(self, status: int) -> None:
+        """Told the status of every answer."""
+        if status in REFUSALS:
+            self.refusals.labels(str(status)).inc()
 
     def observe_commit(self, writes: int, seconds: float) -> None:
         """Told of every group commit."""

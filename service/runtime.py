@@ -17,6 +17,7 @@ from contract.bundle import BundleError
 from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, WorkflowSpec
 from guardrails.distribution import are_sound
 from service.access.keys import Keyring
+from service.access.rates import Rates
 from service.catalog import Catalog, Workflow, open_catalog
 from service.clock import Clock, now_us
 from service.decide import Decider
@@ -56,6 +57,7 @@ class Service:
     rebuilder: Rebuilder
     verifier: Verifier
     keyring: Keyring
+    rates: Rates
     clock: Clock
 
 
@@ -94,6 +96,7 @@ async def open_service(
             Rebuilder(ledger, memories, recall),
             Verifier(ledger, memories, recall, catalog),
             keyring,
+            Rates(settings.requests_per_second, time.monotonic),
             clock,
         )
         for workflow in catalog.workflows.values():

@@ -113,6 +113,7 @@ async def _serve(settings: Settings) -> None:
             port=settings.port,
             access_log=False,
             log_config=None,
+            server_header=False,
             timeout_graceful_shutdown=FINISH_SECONDS,
         )
         server = _Server(config)

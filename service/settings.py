@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     key_refresh_seconds: float = Field(2.0, gt=0, le=60)
     """How often each process reads the keys from the ledger: a key that was revoked elsewhere is
     refused here so many seconds later, and the time of one read."""
+    requests_per_second: float | None = Field(None, gt=0)
+    """What a key may ask of this process in a second, and at once after a pause; an item of a batch
+    counts as a request. More gets 429. Default: no limit."""
     metrics_need_key: bool = False
     """/metrics is for any key (Prometheus: `authorization`); default: for whoever asks."""
     memory_timeout_seconds: float = Field(0.25, gt=0)

@@ -124,6 +124,7 @@ async def decide_many(
     for one account are made from its memory as it is."""
     served = served_workflow(service, workflow)
     items = _items(_DECISION, body.decisions)
+    service.rates.charge(who.name, len(items) - 1)
     requests = [
         decision_request(who.tenant, one) for one in items if not isinstance(one, Exception)
     ]
@@ -140,6 +141,7 @@ async def decide_many(
 async def learn_many(service: Running, who: AsCaller, body: FeedbackBatch) -> Response:
     """Tell what came of many decisions. Each account learns its own in the order they are in."""
     items = _items(_FEEDBACK, body.feedback)
+    service.rates.charge(who.name, len(items) - 1)
     requests = [
         feedback_request(who.tenant, one.decision_id, one)
         for one in items

@@ -6,12 +6,14 @@ open to whoever sits at this machine, and to no web page that their browser happ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.keys import Keyring
+from service.access.rates import Rates
 from service.access.roles import ANYONE, ForbiddenError, Holder
 from service.api.access import HOLDER
 from service.api.problems import FieldError, Refusal, refusal_of
@@ -29,11 +31,12 @@ _UNAUTHENTICATED = Refusal(
 
 
 class Gate:
-    """ASGI middleware: leaves the key's holder in the scope, or answers 401."""
+    """ASGI middleware: leaves the key's holder in the scope, or answers 401, or 429."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, open_paths: Set[str]) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, rates: Rates, open_paths: Set[str]) -> None:
         self._app = app
         self._keyring = keyring
+        self._rates = rates
         self._open = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +54,10 @@ class Gate:
         if holder is None:
             await _UNAUTHENTICATED.response()(scope, receive, send)
             return
+        wait = self._rates.take(holder.name)
+        if wait:
+            await self._too_often(wait).response()(scope, receive, send)
+            return
         scope[HOLDER] = holder
         await self._app(scope, receive, send)
 
@@ -59,6 +66,11 @@ class Gate:
         if key is None:
             return None
         return self._keyring.holder(key) or await self._keyring.look_again(key)
+
+    def _too_often(self, wait: float) -> Refusal:
+        expected = f"at most {self._rates.per_second:g} decisions, feedbacks or requests a second"
+        errors = [FieldError(field="Authorization", expected=expected)]
+        return Refusal("rate-limited", 429, errors, {"Retry-After": str(math.ceil(wait))})
 
     @staticmethod
     def _at_this_machine(scope: Scope) -> Holder:
