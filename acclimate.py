@@ -8,6 +8,7 @@ import service.cli
 import service.init_cli
 import service.jobs_cli
 import service.keys_cli
+import service.kill_switch_cli
 import service.ledger_cli
 import service.rollout_cli
 import training.ablations_cli
@@ -40,6 +41,7 @@ main.command("jobs")(service.jobs_cli.jobs_command)
 main.add_typer(service.keys_cli.app, name="keys")
 main.add_typer(service.ledger_cli.app, name="ledger")
 main.add_typer(service.rollout_cli.app, name="rollout")
+main.add_typer(service.kill_switch_cli.app, name="kill-switch")
 main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 main.add_typer(training.evaluate_mazes_cli.play_app, name="play")

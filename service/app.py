@@ -9,7 +9,18 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api import access, accounts, batch, describe, health, keys, pictures, problems, routes
+from service.api import (
+    access,
+    accounts,
+    batch,
+    describe,
+    health,
+    keys,
+    pictures,
+    problems,
+    rollouts,
+    routes,
+)
 from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.api.gate import Gate
@@ -24,6 +35,7 @@ ROUTERS = (
     accounts.router,
     keys.router,
     health.router,
+    rollouts.router,
     describe.router,
 )
 

@@ -53,6 +53,9 @@ class Workflow:
         self.before: Workflow | None = None
         """The same workflow on the policy it had before, which serves an account until its memory
         is brought over; None when it never had another."""
+        self.not_ready_for: str | None = None
+        """The policy whose place this one keeps until an account's memory is brought over; None:
+        it is the one to serve."""
         self._features: dict[str, Array] = {}
 
     @property
@@ -164,9 +167,13 @@ class Catalog:
         workflows: Mapping[str, Workflow],
         past: Mapping[str, Mapping[int, WorkflowSpec]],
         ledger: Ledger,
+        bundles: Bundles,
     ) -> None:
-        self.workflows = workflows
+        self.workflows = dict(workflows)
+        self.bundles = bundles
         self._ledger = ledger
+        self._serving: dict[str, tuple[Sequence[Workflow], Sequence[Workflow]]] = {}
+        """Of workflows that were rolled out on: on every policy that serves, and that ever did."""
         self._specs = {(w.name, w.version): w.spec for w in workflows.values()}
         for workflow, versions in past.items():
             self._specs |= {(workflow, version): spec for version, spec in versions.items()}
@@ -176,7 +183,23 @@ class Catalog:
         served = self.workflows.get(workflow)
         if served is None:
             return []
-        return [served] if served.before is None else [served, served.before]
+        return _with_those_before(self._serving.get(workflow, ([served], []))[0])
+
+    def known(self, workflow: str) -> list[Workflow]:
+        """The workflow on every policy that may have memories of its accounts."""
+        return [*self.serving(workflow), *self._serving.get(workflow, ([], []))[1]]
+
+    def adopt(
+        self,
+        workflow: str,
+        current: Workflow,
+        serving: Sequence[Workflow],
+        retired: Sequence[Workflow],
+    ) -> None:
+        """From now on `current` is the workflow, `serving` are those that may serve an account of
+        it, and `retired` those that did."""
+        self.workflows[workflow] = current
+        self._serving[workflow] = (serving, retired)
 
     def spec(self, workflow: str, version: int) -> WorkflowSpec:
         """The spec version that an event names. Blocks when another replica made it since."""
@@ -212,7 +235,17 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
     for workflow in prepared.values():
         workflow.version = ledger.register_spec(workflow.spec, now_us)
         workflow.before = _before(workflow, past[workflow.name], bundles)
-    return Catalog(prepared, past, ledger)
+    return Catalog(prepared, past, ledger, bundles)
+
+
+def _with_those_before(serving: Sequence[Workflow]) -> list[Workflow]:
+    """These and those whose place they take, each policy once."""
+    found: dict[str, Workflow] = {}
+    for one in serving:
+        for served in (one, one.before):
+            if served is not None:
+                found.setdefault(served.policy_name, served)
+    return list(found.values())
 
 
 def _before(
@@ -226,6 +259,7 @@ def _before(
         return None
     try:
         before = Workflow(workflow.spec, workflow.version, bundles.policy(others[-1]))
+        before.not_ready_for = workflow.policy_name
         for spec in past.values():
             before.policy.onnx.manifest.refuse_misfit(spec)
     except BundleError as error:

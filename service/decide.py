@@ -43,6 +43,7 @@ from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
 from service.rationing import Rationed
 from service.recall import Recall
+from service.rollouts.traffic import Traffic
 
 CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
@@ -100,6 +101,9 @@ class _Choices(NamedTuple):
     """Why these are the ones."""
 
 
+_Together = tuple[str, str, str | None]
+"""What decisions made together share: workflow, policy, and whose place that policy keeps."""
+
 _Memory = StoredMemory | MemoryUnavailableError | None
 _Outcome = Committed | Behind | Exception
 
@@ -108,15 +112,22 @@ class Decider:
     """Makes decisions."""
 
     def __init__(
-        self, ledger: Ledger, recall: Recall, metrics: Metrics, clock: Clock, draw_key: bytes
+        self,
+        ledger: Ledger,
+        recall: Recall,
+        metrics: Metrics,
+        clock: Clock,
+        draw_key: bytes,
+        traffic: Traffic,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
         self._metrics = metrics
         self._clock = clock
         self._draw_key = draw_key
+        self._traffic = traffic
         self._awareness = Awareness()
-        self._batchers: defaultdict[tuple[str, str], Batcher[_Asked, Committed | Behind]]
+        self._batchers: defaultdict[_Together, Batcher[_Asked, Committed | Behind]]
         self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
 
     async def decide(self, workflow: Workflow, request: DecisionRequest) -> Decision:
@@ -125,7 +136,7 @@ class Decider:
         Raises ContextError, ActionsError, BodyConflictError and LedgerUnavailableError.
         """
         try:
-            asked = _check(workflow, request, time.perf_counter())
+            asked = self._placed(_check(workflow, request, time.perf_counter()))
         except (ContextError, ActionsError) as error:
             # Right under the spec of its day, it has its answer, and keeps it.
             answered = await self._answered(workflow, request)
@@ -148,13 +159,13 @@ class Decider:
         valid: list[tuple[int, _Asked]] = []
         for i, request in enumerate(requests):
             try:
-                valid.append((i, _check(workflow, request, started)))
+                valid.append((i, self._placed(_check(workflow, request, started))))
             except (ContextError, ActionsError) as error:
                 answered = await _settled(self._answered(workflow, request))
                 if answered is None:
                     self._count_refused(workflow, error)
                 results[i] = error if answered is None else answered
-        outcomes = await self._make([asked for _, asked in valid]) if valid else []
+        outcomes = await self._make_each([asked for _, asked in valid])
         behind = []
         for (i, asked), outcome in zip(valid, outcomes, strict=True):
             if isinstance(outcome, Behind):
@@ -181,7 +192,7 @@ class Decider:
     def _ask(self, asked: _Asked) -> asyncio.Future[Committed | Behind]:
         """What becomes of it when it is made together with what others ask for now."""
         try:
-            return self._batchers[asked.workflow.name, asked.workflow.policy_name].ask(asked)
+            return self._batchers[_together(asked)].ask(asked)
         except BacklogFullError as error:
             raise LedgerUnavailableError("too many decisions are waiting") from error
 
@@ -209,6 +220,27 @@ class Decider:
             log.error("a past does not replay, the fallback decides: %s", type(error).__name__)
             return again._replace(unreadable="memory_unreadable")
         return again._replace(workflow=served, memory=memory)
+
+    def _placed(self, asked: _Asked) -> _Asked:
+        """The same question put to whatever serves this account, as rollouts and switches say."""
+        if self._traffic.is_plain:
+            return asked
+        key, context = asked.key, asked.context
+        place = self._traffic.place(asked.workflow, key.tenant, key.account_id, context)
+        return asked._replace(workflow=place[0], unreadable=place[1])
+
+    async def _make_each(self, asked: list[_Asked]) -> list[_Outcome]:
+        """`_make` for requests that more than one policy may have to serve."""
+        groups: defaultdict[_Together, list[int]] = defaultdict(list)
+        for i, one in enumerate(asked):
+            groups[_together(one)].append(i)
+        made = await asyncio.gather(
+            *(self._make([asked[i] for i in some]) for some in groups.values())
+        )
+        outcomes: dict[int, _Outcome] = {}
+        for some, of_group in zip(groups.values(), made, strict=True):
+            outcomes |= zip(some, of_group, strict=True)
+        return [outcomes[i] for i in range(len(asked))]
 
     async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
         """What becomes of valid requests of one workflow, in the five steps."""
@@ -317,8 +349,8 @@ class Decider:
                 self._metrics.limits.labels(name, limit).inc()
             for feature in one.clipped:
                 self._metrics.clipped.labels(name, feature).inc()
-        if policy != workflow.spec.policy:
-            self._metrics.not_ready.labels(name, workflow.spec.policy).inc(reasons.total())
+        if workflow.not_ready_for is not None:
+            self._metrics.not_ready.labels(name, workflow.not_ready_for).inc(reasons.total())
         for reason, count in reasons.items():
             self._metrics.decisions.labels(name, policy, reason).inc(count)
             if reason != "policy":
@@ -339,6 +371,11 @@ def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Ask
         clipped,
         started,
     )
+
+
+def _together(asked: _Asked) -> _Together:
+    workflow = asked.workflow
+    return workflow.name, workflow.policy_name, workflow.not_ready_for
 
 
 def _guard(asked: list[_Asked]) -> list[Allowed]:

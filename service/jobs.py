@@ -17,6 +17,8 @@ from service.ledger.scan import read_keys
 from service.memory.store import MemoryStore, MemoryUnavailableError
 from service.metrics import Metrics
 from service.recall import Recall
+from service.rollouts.kill_switch import KillSwitch
+from service.rollouts.operate import Rollouts
 from service.scheduler import Run
 from service.settings import Settings
 
@@ -45,6 +47,8 @@ class Jobs:
         metrics: Metrics,
         clock: Clock,
         settings: Settings,
+        rollouts: Rollouts,
+        kill_switch: KillSwitch,
     ) -> None:
         self._ledger = ledger
         self._memories = memories
@@ -54,6 +58,8 @@ class Jobs:
         self._metrics = metrics
         self._clock = clock
         self._settings = settings
+        self._rollouts = rollouts
+        self._kill_switch = kill_switch
         # What a crash left is as old as the last change, however long ago that was.
         last = min(clock(), ledger.changed_last_us() or 0)
         self._to_sweep_from_us: int | None = last - SWEEP_US
@@ -68,7 +74,14 @@ class Jobs:
             "migrate": self.migrate,
             "retention": lambda _: self.clear(),
             "count": lambda _: self.count_accounts(),
+            "follow": lambda _: self.follow(),
+            "rollouts": lambda _: self._rollouts.evaluate(self._recall, self._clock()),
         }
+
+    async def follow(self) -> None:
+        """Takes note of what operators did elsewhere: switches first, they need no ledger."""
+        await self._kill_switch.sync()
+        await self._rollouts.refresh()
 
     async def fold_defaults(self) -> int:
         """Folds the default reward of every decision whose window has closed; how many."""

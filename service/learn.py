@@ -31,6 +31,7 @@ from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
 from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
 from service.recall import Recall
+from service.rollouts.traffic import Traffic
 from service.together import Advance, Ahead, Together
 
 LARGEST_BATCH = 256
@@ -73,6 +74,7 @@ class Learner:
         catalog: Catalog,
         metrics: Metrics,
         clock: Clock,
+        traffic: Traffic,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
@@ -80,6 +82,7 @@ class Learner:
         self._catalog = catalog
         self._metrics = metrics
         self._clock = clock
+        self._traffic = traffic
         self._batches: Batcher[tuple[FeedbackRequest, float], Recorded] = Batcher(
             self._take, LARGEST_BATCH, at_once=AT_ONCE
         )
@@ -174,6 +177,9 @@ class Learner:
             workflow = self._catalog.workflows.get(decision.key.workflow)
             if workflow is None or one.head.position == 0:
                 continue
+            workflow, _ = self._traffic.place(
+                workflow, decision.key.tenant, decision.key.account_id, decision.context
+            )
             newest = None
             if given.head == one.head:
                 newest = Interaction(

@@ -162,6 +162,30 @@ class Metrics:
             ["workflow", "policy"],
             registry=r,
         )
+        self.rollout_percent = Gauge(
+            "acclimate_rollout_percent",
+            "Of the accounts, exposed to the rollout that is on its way; 0: none is, or in shadow.",
+            ["workflow"],
+            registry=r,
+        )
+        self.rollout_paused = Gauge(
+            "acclimate_rollout_paused",
+            "1 while a rollout waits for somebody to look at it.",
+            ["workflow"],
+            registry=r,
+        )
+        self.rollout_transitions = Counter(
+            "acclimate_rollout_transitions",
+            "Transitions that verdicts made: advance, pause, rollback.",
+            ["workflow", "verdict"],
+            registry=r,
+        )
+        self.kill_switch = Gauge(
+            "acclimate_kill_switch",
+            "1 while the fallback decides because somebody said so; * is all workflows.",
+            ["workflow"],
+            registry=r,
+        )
         self.memory_conflicts = Counter(
             "acclimate_memory_conflicts",
             "Decisions or folds that found the memory moved on.",

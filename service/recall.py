@@ -212,7 +212,7 @@ class Recall:
             bringing.cancel()
             await asyncio.gather(bringing, return_exceptions=True)
         async with self.lock(key):
-            for served in self._catalog.serving(workflow.name):
+            for served in self._catalog.known(workflow.name):
                 await self._memories.delete(key, served.policy.identity)
 
     async def _replay(

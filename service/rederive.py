@@ -79,7 +79,7 @@ class Rederiver:
                 return self._compared(decision, spec, allowed, mass, found)
             if decision.reason != "policy":
                 row = _fallback(spec).choose(context, allowed.mask)
-                why = f"for a failure then ({decision.reason}) that no replay repeats;"
+                why = f"for something of then ({decision.reason}) that no replay repeats;"
                 if decision.reason == SPENT:
                     why = "as the exploration budget was spent;"
                 said = f"the fallback chose, {why} its choice is re-derived"
@@ -147,7 +147,8 @@ class Rederiver:
 
     def _policy(self, name: str) -> Policy | None:
         """The bundle of that name and version, if one is loaded."""
-        served = (one.policy for one in self._catalog.workflows.values())
+        names = self._catalog.workflows
+        served = (one.policy for name in names for one in self._catalog.known(name))
         return next((one for one in served if one.identity.policy == name), None)
 
 

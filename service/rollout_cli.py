@@ -3,111 +3,207 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.markup import escape
+from rich.table import Table
 
-from guardrails.rollouts.schedule import DEFAULT_SCHEDULE, Schedule, ScheduleError, parse_schedule
-from service.rollouts.simulation import World, simulate, summarise
+from service.operator_cli import LOCAL, AsJson, Key, Url, Why, ask, moment, signed
+from service.rollout_simulate_cli import (
+    ScheduleFile,
+    read_schedule,
+    schedule_command,
+    simulate_command,
+)
 
 app = typer.Typer(
     help="Put a policy in front of real accounts, a few at first, and take it back when it is "
-    "worse. docs/rollouts.md tells the whole story.",
+    "worse. `start` begins one, the service goes on by itself, `show` says where it stands and "
+    "why. docs/rollouts.md tells the whole story.",
     no_args_is_help=True,
 )
+RolloutId = Annotated[str, typer.Argument(help="As `start` and `list` print it.")]
 
-ScheduleFile = Annotated[
-    Path | None,
-    typer.Option("--schedule", help="A schedule as JSON; default: `acclimate rollout schedule`."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+app.command("schedule")(schedule_command)
+app.command("simulate")(simulate_command)
 
 
-@app.command("schedule")
-def schedule_command(path: ScheduleFile = None) -> None:
-    """Print the default schedule as JSON, to be changed and given back as --schedule; or check one.
-
-    Exits with 2 when the file is not a schedule that can be followed, naming the field.
-    """
-    print(json.dumps(read_schedule(path).model_dump(mode="json"), indent=2))
-
-
-@app.command("simulate")
-def simulate_command(
-    lift: Annotated[
-        float,
-        typer.Option(help="The candidate's mean reward over the fallback's, minus 1: -0.10."),
-    ],
-    runs: Annotated[int, typer.Option(min=1, help="Simulated rollouts.")] = 1_000,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    accounts: Annotated[int, typer.Option(min=100)] = 20_000,
-    decisions: Annotated[
-        int, typer.Option(min=2, max=100, help="Per account, one a day in the mean.")
-    ] = 20,
-    mean: Annotated[float, typer.Option(min=0.01, max=0.99, help="The fallback's reward.")] = 0.4,
-    spread: Annotated[
-        float, typer.Option(min=0, help="Standard deviation of the accounts' own means.")
-    ] = 0.15,
+@app.command("start")
+def start_command(
+    policy: Annotated[str, typer.Argument(help="A bundle's name and version, retention-offer/2.")],
+    workflow: Annotated[str, typer.Option(help="Whose decisions it is to make.")],
+    why: Why,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="`current`: who is not in stays on the policy that serves now. `fallback`: who is "
+            "not in is on the fallback, for a workflow whose first policy this is."
+        ),
+    ] = "current",
     schedule: ScheduleFile = None,
+    url: Url = LOCAL,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Roll out a policy whose worth is known, many times, and count how that ends.
+    """Begin a rollout at its first stage, which by default is shadow: nobody is served by it.
 
-    The verdicts are the service's own, under its default schedule or yours: try a schedule here
-    before real accounts do. Every account has its own mean reward, and its decisions at random
-    moments. A policy 10 % worse should be rolled back while few have seen it, an equal one hardly
-    ever, and a better one should reach 100 %.
-
-    rolled_back_under_25: of those rolled back, how many before 25 % of the accounts had seen it.
-    unfinished: neither at 100 % nor stopped when the accounts had no decisions left.
+    Exits with 1 when the service refuses: the bundle fails its parity vectors or does not fit the
+    workflow, the schedule cannot be followed, or a rollout is on its way already. Nothing has
+    changed then. Exits with 2 when the service does not answer.
     """
-    if spread**2 >= mean * (1 - mean):
-        print(
-            f"acclimate: --spread: expected below {(mean * (1 - mean)) ** 0.5:.3f} at a mean of "
-            f"{mean:g}, got {spread:g}",
-            file=sys.stderr,
-        )
-        raise typer.Exit(2)
-    followed = read_schedule(schedule)
-    world = World(lift, accounts, decisions, mean, spread)
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("rollouts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        task = progress.add_task("", total=runs)
-        found = summarise(simulate(world, followed, runs, seed, lambda: progress.advance(task)))
+    body: dict[str, Any] = {"workflow": workflow, "policy": policy, "against": against}
+    if schedule is not None:
+        body["schedule"] = read_schedule(schedule).model_dump(mode="json")
+    answer = ask(url, key, "POST", "/v1/rollouts", signed(why) | body)
+    _show_one(answer, as_json)
+
+
+@app.command("list")
+def list_command(
+    workflow: Annotated[str | None, typer.Option(help="Only of this one.")] = None,
+    url: Url = LOCAL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every rollout there ever was, oldest first."""
+    query = "" if workflow is None else f"?workflow={workflow}"
+    answer = ask(url, key, "GET", f"/v1/rollouts{query}")
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(answer))
         return
-    for name, value in found.items():
-        print(f"{name:22} {json.dumps(value)}")
+    table = Table("rollout", "workflow", "policy", "against", "status", "%", "since", "why")
+    for one in answer["rollouts"]:
+        table.add_row(
+            one["rollout_id"],
+            one["workflow"],
+            one["policy"],
+            one["against"],
+            one["status"],
+            f"{one['percent']:g}",
+            moment(one["stage_since"]),
+            escape(one["reason"]),
+        )
+    Console().print(table)
 
 
-def read_schedule(path: Path | None) -> Schedule:
-    """The schedule in a file, or the default one. Exits with 2 when it is none."""
-    if path is None:
-        return DEFAULT_SCHEDULE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ScheduleError("schedule", "a JSON object")
-        return parse_schedule(data)
-    except (OSError, ValueError) as error:
-        print(f"acclimate: {path}: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
+@app.command("show")
+def show_command(
+    rollout_id: RolloutId, url: Url = LOCAL, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Where a rollout stands: the last verdict and what it rests on, and how it got there."""
+    answer = ask(url, key, "GET", f"/v1/rollouts/{rollout_id}")
+    if as_json:
+        print(json.dumps(answer))
+        return
+    _show_one(answer, False)
+    verdict, evidence = answer["verdict"], answer["evidence"]
+    if verdict is not None:
+        print(f"verdict     {verdict['verdict']} ({verdict['reason']}): {verdict['detail']}")
+    if evidence["shadow_decisions"]:
+        print(
+            f"shadow      {evidence['shadow_decisions']} decisions, {evidence['shadow_failures']} "
+            f"failures, mean probability of what was served {evidence['shadow_agreement']:.3f}"
+        )
+    print(
+        f"this stage  {evidence['stage_candidate_accounts']} accounts of the candidate's, "
+        f"{evidence['stage_control_accounts']} of the control's, {evidence['stage_interactions']} "
+        "interactions"
+    )
+    for name, one in evidence["comparisons"].items():
+        within = f", within [{one['lower']:+.4f}, {one['upper']:+.4f}]" if "lower" in one else ""
+        print(
+            f"{name:11} {one['candidate_mean']:.4f} against {one['control_mean']:.4f}: "
+            f"{one['difference']:+.4f}, standard error {one['standard_error']:.4f}{within}"
+        )
+    table = Table("at", "who", "did", "status", "%", "why")
+    for one in answer["transitions"]:
+        table.add_row(
+            moment(one["at"]),
+            escape(one["actor"]),
+            one["action"],
+            one["status"],
+            f"{one['percent']:g}",
+            escape(one["reason"]),
+        )
+    Console().print(table)
+
+
+@app.command("advance")
+def advance_command(
+    rollout_id: RolloutId, why: Why, url: Url = LOCAL, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Go on to the next stage now, whatever the evidence says. What is bad is still taken back."""
+    _act(rollout_id, "advance", why, url, key, as_json)
+
+
+@app.command("approve")
+def approve_command(
+    rollout_id: RolloutId, why: Why, url: Url = LOCAL, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Let a rollout that waits for nothing else go on. Refused while it waits for anything else."""
+    _act(rollout_id, "approve", why, url, key, as_json)
+
+
+@app.command("pause")
+def pause_command(
+    rollout_id: RolloutId, why: Why, url: Url = LOCAL, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Stay at this stage until somebody resumes. What is bad is still taken back."""
+    _act(rollout_id, "pause", why, url, key, as_json)
+
+
+@app.command("resume")
+def resume_command(
+    rollout_id: RolloutId, why: Why, url: Url = LOCAL, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Go on with a paused rollout: its stage begins anew."""
+    _act(rollout_id, "resume", why, url, key, as_json)
+
+
+@app.command("back")
+def back_command(
+    rollout_id: RolloutId, why: Why, url: Url = LOCAL, key: Key = None, as_json: AsJson = False
+) -> None:
+    """Take a rollout back: from their next decision on its accounts are served as before, and keep
+    all that was learned of them. What was begun last is taken back first."""
+    _act(rollout_id, "roll-back", why, url, key, as_json)
+
+
+@app.command("audit")
+def audit_command(
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Events at most.")] = 20,
+    url: Url = LOCAL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """What operators did last, newest first: who, when and why."""
+    answer = ask(url, key, "GET", f"/v1/audit?limit={limit}")
+    if as_json:
+        print(json.dumps(answer))
+        return
+    table = Table("at", "who", "did", "to", "why")
+    for one in answer["events"]:
+        told = (one["actor"], one["action"], one["subject"], one["reason"])
+        table.add_row(moment(one["at"]), *map(escape, told))
+    Console().print(table)
+
+
+def _act(rollout_id: str, action: str, why: str, url: str, key: str | None, as_json: bool) -> None:
+    path = f"/v1/rollouts/{rollout_id}/{action}"
+    _show_one(ask(url, key, "POST", path, signed(why)), as_json)
+
+
+def _show_one(rollout: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rollout))
+        return
+    at = f"{rollout['percent']:g} %, stage {rollout['stage'] + 1} of {rollout['stages']}"
+    print(
+        f"rollout     {rollout['rollout_id']}: {rollout['policy']} on {rollout['workflow']}, "
+        f"against {rollout['against']}"
+    )
+    print(f"status      {rollout['status']} at {at}, since {moment(rollout['stage_since'])}")
+    print(f"why         {rollout['reason']}")

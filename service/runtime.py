@@ -31,6 +31,9 @@ from service.metrics import Metrics
 from service.recall import Recall
 from service.rederive import Rederiver
 from service.replay import Rebuilder
+from service.rollouts.kill_switch import KillSwitch, SharedPlace, SwitchFile
+from service.rollouts.operate import Rollouts
+from service.rollouts.traffic import Traffic
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.together import Together
@@ -59,6 +62,9 @@ class Service:
     keyring: Keyring
     rates: Rates
     clock: Clock
+    rollouts: Rollouts
+    kill_switch: KillSwitch
+    traffic: Traffic
 
 
 @contextlib.asynccontextmanager
@@ -79,15 +85,30 @@ async def open_service(
         keyring = open_keyring(settings, ledger, clock)
         await keyring.refresh()
         together = Together(memories, recall, catalog, metrics)
-        learner = Learner(ledger, recall, together, catalog, metrics, clock)
-        jobs = Jobs(ledger, memories, recall, learner, catalog, metrics, clock, settings)
+        traffic = Traffic()
+        learner = Learner(ledger, recall, together, catalog, metrics, clock, traffic)
+        rollouts = Rollouts(ledger, catalog, traffic, metrics, clock, warm_up)
+        place = open_shared_switch(settings, ledger)
+        switch = KillSwitch(SwitchFile(settings.data_dir), place, ledger, traffic, metrics)
+        jobs = Jobs(
+            ledger,
+            memories,
+            recall,
+            learner,
+            catalog,
+            metrics,
+            clock,
+            settings,
+            rollouts,
+            switch,
+        )
         service = Service(
             settings,
             ledger,
             memories,
             catalog,
             recall,
-            Decider(ledger, recall, metrics, clock, key),
+            Decider(ledger, recall, metrics, clock, key, traffic),
             learner,
             jobs,
             Scheduler(ledger, metrics, settings, jobs.runs()),
@@ -98,6 +119,9 @@ async def open_service(
             keyring,
             Rates(settings.requests_per_second, time.monotonic),
             clock,
+            rollouts,
+            switch,
+            traffic,
         )
         for workflow in catalog.workflows.values():
             warm_up(workflow)
@@ -106,6 +130,7 @@ async def open_service(
             metrics.expect_context(workflow.spec)
             metrics.expect_exploration(workflow.spec)
             metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
+        await jobs.follow()  # who was in is in from the first request on
         background = []
         if schedule:
             every = settings.key_refresh_seconds
@@ -119,6 +144,7 @@ async def open_service(
             for one in background:
                 await end(one)
             await recall.close()
+            await switch.close()
             await memories.close()
     finally:
         await ledger.close()
@@ -198,3 +224,12 @@ def open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> Memor
         settings.memory_idle_seconds,
         lambda why: metrics.memory_corrupt.labels(why).inc(),
     )
+
+
+def open_shared_switch(settings: Settings, ledger: Ledger) -> SharedPlace | None:
+    """Where replicas see each other's kill switches; None: there is but this process."""
+    if settings.redis_url is None:
+        return None
+    from service.rollouts.redis_switch import RedisSwitch  # only the production extra has redis
+
+    return RedisSwitch(settings.redis_url, ledger.ledger_id)

@@ -28,6 +28,8 @@ def schedule(settings: Settings) -> list[Job]:
         Job("reconcile", often, own=in_process),
         Job("migrate", max(often, 5.0), own=in_process),
         Job("count", max(often, 30.0), own=True),
+        Job("follow", often, own=True),
+        Job("rollouts", max(often, 10.0)),
     ]
     if settings.retention_days is not None:
         jobs.append(Job("retention", max(often, 600.0)))

@@ -141,9 +141,11 @@ def compare(candidate: Sums, control: Sums) -> Comparison | None:
         cohort.squares(w, w * m) * cohort.accounts / (cohort.accounts - 1)
         for cohort, w, m in ((candidate, even, means + difference), (control, weights, means))
     )
+    # Accounts that all fared alike say little of the next: it could differ by the whole range.
+    least = 1 / min(candidate.accounts, control.accounts)
     return Comparison(
         difference,
-        math.sqrt(max(variance, 0.0)),
+        max(math.sqrt(max(variance, 0.0)), least),
         candidate_mean,
         control_mean,
         candidate.accounts,

@@ -34,6 +34,9 @@ from service.ledger.records import (
     NotActiveError,
 )
 from service.memory.store import MemoryUnavailableError
+from service.rollouts.kill_switch import SwitchUnavailableError
+from service.rollouts.operate import MisfitError
+from service.rollouts.records import RefusedError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 10
@@ -85,9 +88,11 @@ TITLES = {
     "id-conflict": "The same id came with another body",
     "not-active": "The decision is not active",
     "limit-reached": "A limit of the account is reached",
+    "refused": "That cannot be done now",
     "erased": "It was erased with its account",
     "too-large": "The body is too large",
     "ledger-unavailable": "The ledger is not available",
+    "switch-unavailable": "The kill switch can be kept nowhere",
     "memory-unavailable": "The memory store is not available",
     "internal": "The service failed",
 }
@@ -197,6 +202,9 @@ EXPECTED_ERRORS = (
     NotActiveError,
     LimitReachedError,
     NotFoundError,
+    MisfitError,
+    RefusedError,
+    SwitchUnavailableError,
     ForbiddenError,
     LedgerUnavailableError,
     MemoryUnavailableError,
@@ -237,6 +245,15 @@ def refusal_of(error: Exception) -> Refusal:
             expected = f"an action that nothing is against now, got one that {against} forbids"
             errors = [FieldError(field="decision_id", expected=expected)]
             return Refusal("limit-reached", 409, errors)
+        case MisfitError():
+            errors = [FieldError(field=error.field, expected=error.expected)]
+            return Refusal("invalid-request", 422, errors)
+        case RefusedError():
+            errors = [FieldError(field=error.field, expected=error.expected)]
+            return Refusal("refused", 409, errors)
+        case SwitchUnavailableError():
+            log.error("kill switch unavailable: %s", kinds(error))
+            return Refusal("switch-unavailable", 503, [], {"Retry-After": "1"})
         case NotFoundError():
             errors = [FieldError(field=error.field, expected=error.expected)]
             return Refusal("not-found", 404, errors)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, func, select, text
 
 from service.ledger.records import AccountKey, AccountUnknownError, Head
+from service.ledger.rollout_tables import rollout_accounts, rollouts
 from service.ledger.statements import lock_names, run
 from service.ledger.tables import (
     accounts,
@@ -74,6 +75,16 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
         _leave(connection, [tombstone("decision", key.tenant, one) for one in ids], None, at_us)
     for table in (generations, snapshots, tallies, accounts):
         connection.execute(delete(table).where(*of_account(table, key)))
+    own = rollout_accounts.c  # what it added to a rollout's sums stays there, and names nobody
+    connection.execute(
+        delete(rollout_accounts).where(
+            own.tenant == key.tenant,
+            own.account_id == key.account_id,
+            own.rollout_id.in_(
+                select(rollouts.c.rollout_id).where(rollouts.c.workflow == key.workflow)
+            ),
+        )
+    )
     _leave(connection, [tombstone("account", *key)], generation, at_us)
     return Erased(made, given or 0)
 

@@ -146,6 +146,6 @@ async def test_embedded_every_job_runs_without_a_lease(open_client: Open) -> Non
     async with open_client(retention_days=1.0) as client:
         await client.service.scheduler.run_once()
         assert await client.service.ledger.read(read_jobs) == []
-        assert await client.metric("acclimate_job_runs_total") == 5
+        assert await client.metric("acclimate_job_runs_total") == 7
         answer = await client.http.get("/metrics")
         assert 'outcome="failed"' not in answer.text

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import service.server
 from contract.spec import SpecError
-from service.api import account_schemas, batch, keys, schemas
+from service.api import account_schemas, batch, keys, rollout_schemas, schemas
 from service.app import create_app
 from service.ledger.keys import KeyRow, add_key
 from service.ledger.records import LedgerUnavailableError
@@ -210,6 +210,18 @@ async def test_readiness_tells_what_is_not_there(
 ACCOUNT = "/v1/workflows/{workflow}/accounts/{account_id}"
 PICTURE = ("post", "/v1/workflows/{workflow}/decisions/picture")
 KEY_ID = "0123456789abcdef"
+ROLLOUT = {
+    "workflow": "help",
+    "policy": "counting/1",
+    "against": "fallback",
+    "why": "to see",
+    "schedule": {
+        "stages": [
+            {"percent": 50, "min_accounts": 0, "bake_interactions": 0, "approval": True},
+            {"percent": 100},
+        ]
+    },
+}
 ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
     ("post", "/v1/workflows/{workflow}/decisions"): (
         "/v1/workflows/help/decisions",
@@ -276,6 +288,28 @@ ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
         None,
         account_schemas.ErasureAnswer,
     ),
+    ("get", "/v1/rollouts"): ("/v1/rollouts", None, rollout_schemas.RolloutList),
+    ("get", "/v1/rollouts/{rollout_id}"): (
+        "/v1/rollouts/{rollout}",
+        None,
+        rollout_schemas.WholeRolloutRecord,
+    ),
+    **{
+        ("post", f"/v1/rollouts/{{rollout_id}}/{action}"): (
+            f"/v1/rollouts/{{rollout}}/{action}",
+            {"why": "to see"},
+            rollout_schemas.RolloutRecord,
+        )
+        for action in ("approve", "pause", "resume", "advance", "roll-back")
+    },
+    ("post", "/v1/rollouts"): ("/v1/rollouts", ROLLOUT, rollout_schemas.RolloutRecord),
+    ("get", "/v1/kill-switch"): ("/v1/kill-switch", None, rollout_schemas.SwitchList),
+    ("put", "/v1/kill-switch"): (
+        "/v1/kill-switch",
+        {"on": True, "workflow": "help", "why": "to see"},
+        rollout_schemas.SwitchList,
+    ),
+    ("get", "/v1/audit"): ("/v1/audit?limit=2", None, rollout_schemas.AuditTrail),
     ("get", "/v1/workflows"): ("/v1/workflows", None, schemas.WorkflowList),
     ("get", "/v1/workflows/{workflow}"): ("/v1/workflows/help", None, schemas.WorkflowRecord),
     ("post", "/v1/keys"): ("/v1/keys", {"name": "checkout"}, keys.NewKeyRecord),
@@ -301,11 +335,14 @@ async def test_every_route_answers_what_it_documents(client: Client) -> None:
     await client.learn("d", reward=1, feedback_id="1", occurred_at="2027-01-15T09:00:00+01:00")
     row = KeyRow(KEY_ID, "test", "caller", "default", "0" * 64, client.service.clock(), "test")
     await client.service.ledger.change(add_key(row))
+    begun = (await client.http.post("/v1/rollouts", json=ROLLOUT)).json()
+    await client.service.rollouts.evaluate(client.service.recall, client.service.clock())
     described = (await client.http.get("/openapi.json")).json()
     routes = {(method, path) for path, methods in described["paths"].items() for method in methods}
     assert routes - {PICTURE} == set(ANSWERS)  # that one needs another workflow: test_pictures.py
     for (method, path), (address, sent, model) in ANSWERS.items():
-        answer = await client.http.request(method, address, json=sent)
+        place = address.replace("{rollout}", begun["rollout_id"])
+        answer = await client.http.request(method, place, json=sent)
         responses = described["paths"][path][method]["responses"]
         [given] = [status for status in responses if status in ("200", "201")]
         assert answer.status_code == int(given), answer.text
@@ -366,6 +403,16 @@ async def test_every_documented_status_is_one_that_is_given(open_client: Open) -
         "get /v1/workflows/{workflow}/verification": reads,
         "post /v1/workflows/{workflow}/rebuild": reads,
         "get /v1/workflows/{workflow}/accounts/{account_id}": reads,
+        "post /v1/rollouts": reads - {"200"} | {"201", "400", "409"},
+        "get /v1/rollouts": reads - {"404"},
+        "get /v1/rollouts/{rollout_id}": reads,
+        **{
+            f"post /v1/rollouts/{{rollout_id}}/{action}": reads | {"400", "409"}
+            for action in ("approve", "pause", "resume", "advance", "roll-back")
+        },
+        "get /v1/kill-switch": reads - {"404", "503"},
+        "put /v1/kill-switch": reads | {"400", "413"},
+        "get /v1/audit": reads - {"404"},
         "get /v1/workflows": {"200", "422", "default"},
         "get /v1/workflows/{workflow}": {"200", "404", "422", "default"},
         " ".join(PICTURE): reads | {"410"},

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from service.ledger import rollout_tables  # noqa: F401 (declared by being imported)
 from service.ledger.tables import metadata
 
 context.configure(
