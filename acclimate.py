@@ -13,6 +13,7 @@ import service.ledger_cli
 import service.rollout_cli
 import training.ablations_cli
 import training.bench_cli
+import training.bench_mazes_cli
 import training.cli
 import training.evaluate_cli
 import training.evaluate_mazes_cli
@@ -32,6 +33,7 @@ main = typer.Typer(
 main.command("demo")(benchmarks.cli.demo)
 main.add_typer(benchmarks.cli.bench, name="bench")
 benchmarks.cli.bench.command("training")(training.bench_cli.training)
+benchmarks.cli.bench.command("mazes")(training.bench_mazes_cli.mazes)
 main.command("init")(service.init_cli.init_command)
 main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)

@@ -99,7 +99,7 @@ class Episodes:
 class PolicyPlayer:
     """A bundle, whose memory it holds, row by row."""
 
-    def __init__(self, policy: OnnxPolicy, trials: int, seed: int, greedy: bool = True) -> None:
+    def __init__(self, policy: OnnxPolicy, trials: int, seed: int, greedy: bool = False) -> None:
         self._policy = policy
         self._memory = policy.blank(trials, len(ACTIONS))
         self._rng = np.random.default_rng(seed)
@@ -256,7 +256,7 @@ def evaluate(
     episodes: int = EPISODES,
     engines: int = 8,
     workers: int = 1,
-    greedy: bool = True,
+    greedy: bool = False,
     on_trial: Callable[[int], None] = lambda count: None,
     followed: Sequence[int] = (),
 ) -> Episodes:

@@ -68,8 +68,8 @@ def mazes(
     trials: Annotated[int, typer.Option(help="Layouts, at least 2.")] = 1_000,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the layouts and every draw.")] = 0,
     episodes: Annotated[int, typer.Option(min=2, help="Episodes a trial.")] = 5,
-    sampled: Annotated[
-        bool, typer.Option("--sampled", help="Draw actions instead of the most probable one.")
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take the most probable action instead of sampling.")
     ] = False,
     engines: Annotated[int, typer.Option(min=1, help="Mazes walked at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes that run engines.")] = 1,
@@ -101,7 +101,7 @@ def mazes(
                     episodes=episodes,
                     engines=engines,
                     workers=workers,
-                    greedy=not sampled,
+                    greedy=greedy,
                     on_trial=lambda count: bar.advance(task, count),
                     followed=range(min(trials, _DRAWN)),
                 )
@@ -165,7 +165,7 @@ def show_trial(
 
             played = play_trials(
                 world,
-                PolicyPlayer(loaded, 1, seed),
+                PolicyPlayer(loaded, 1, seed, greedy=False),
                 trials=1,
                 episodes=episodes,
                 episode_steps=EPISODE_STEPS[size],

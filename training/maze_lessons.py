@@ -9,6 +9,7 @@ of the policy. It must never let a policy see more than pictures, actions and re
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Generator
@@ -70,6 +71,8 @@ class Plan:
     """Different training layouts in the engine."""
     help_share: float = 0.1
     help_after: int = 75
+    sharpened: float = 2.0
+    """What scores are multiplied by at the end: who imitates hesitates, and a service draws."""
 
     def minutes(self, stage: str) -> float:
         """How long a stage lasts."""
@@ -395,8 +398,12 @@ def finish(pupil: Pupil, plan: Plan, folder: Path, threads: int) -> None:
     from training.trpo import new_learner
 
     taught = len(pupil.history)
+    policy = copy.deepcopy(pupil.policy)
+    with torch.no_grad():
+        for parameter in policy.score.parameters():
+            parameter.mul_(plan.sharpened)
     hyperparameters = Hyperparameters(teacher="explorer", lessons=taught, expected_rewards=False)
-    learner = new_learner(pupil.policy, new_critic(pupil.seed), pupil.seed, hyperparameters)
+    learner = new_learner(policy, new_critic(pupil.seed), pupil.seed, hyperparameters)
     learner.steps, learner.history, learner.iteration = pupil.steps, pupil.history, taught
     run = {
         "seed": pupil.seed,

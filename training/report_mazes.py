@@ -40,9 +40,9 @@ def write_maze_report(
     lines = [
         f"# {manifest.policy} in mazes",
         "",
-        "ViZDoom mazes after Duan et al. (2016), section 3.3, played through the ONNX graphs, each",
-        "time the most probable action. No training met these layouts. Steps are four tics, of",
-        "successful episodes; ± is one standard error. A bar is met within two standard errors.",
+        "ViZDoom mazes after Duan et al. (2016), section 3.3, played through the ONNX graphs,",
+        "actions drawn as the service draws them. No training met these layouts. Steps are four",
+        "tics, of successful episodes; ± is one standard error. A bar is met within two of them.",
         "`map explorer` is the lessons' teacher, which knows where it stands; `knows the map` is",
         "the same walker told the whole maze; the shortest way is the better of it and a beam",
         "search in the model of the engine: an upper bound of the optimum. In print: Duan et al.",

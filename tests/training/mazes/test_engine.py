@@ -56,9 +56,12 @@ def test_the_same_actions_show_the_same_pictures_even_where_a_worker_was_killed(
 ) -> None:
     first = walked(running, 25)
     assert first.shape == (3, 30, 40, 3) and first.std() > 5
-    before = running.restarts
+    before, engines = running.restarts, list(running._engines[0])
+    assert len(engines) == 2
     np.testing.assert_array_equal(walked(running, 25, kill_at=13), first)
     assert running.restarts == before + 1
+    alone = [pid for pid in engines if Path(f"/proc/{pid}").exists()]
+    assert not alone, "an engine outlived its worker"
 
 
 def test_a_worker_that_cannot_start_again_stops_the_run_with_its_reason(

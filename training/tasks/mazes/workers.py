@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -69,6 +70,7 @@ class Engines:
         self._processes: list[Any] = [None] * workers
         self._pipes: list[Connection | None] = [None] * workers
         self._failures = [0] * workers
+        self._engines: list[list[int]] = [[] for _ in range(workers)]
         try:
             for worker in range(workers):
                 self._start(worker)
@@ -108,6 +110,13 @@ class Engines:
         ended: NDArray[np.bool_] = self._ended[list(engines)] > 0
         return ended
 
+    def walk_at_random(self, steps: int) -> None:
+        """Every engine by itself for so many steps, no picture taken: how fast engines are."""
+        self._ask(dict.fromkeys(range(len(self._places)), ("random", steps)))
+        for place in self._places:
+            place.actions = []
+        self.restart(range(len(self._places)))
+
     def close(self) -> None:
         """Ends engines and workers. Safe to call again."""
         for pipe in self._pipes:
@@ -120,6 +129,8 @@ class Engines:
                 if process.is_alive():
                     process.kill()
                     process.join()
+        for engines in self._engines:
+            _end_engines(engines)
         self._processes = [None] * len(self._processes)
         self._pipes = [None] * len(self._pipes)
         if self._memory is not None:
@@ -170,6 +181,7 @@ class Engines:
         if process is not None:
             process.kill()
             process.join()
+        _end_engines(self._engines[worker])
         self.restarts += 1
         self._start(worker)
 
@@ -191,6 +203,7 @@ class Engines:
             [(row, "replay", (self._places[row].maze, self._places[row].actions)) for row in rows]
         )
         self._await(worker)
+        self._engines[worker] = _engines_of(self._processes[worker].pid)
 
     @property
     def pids(self) -> list[int]:
@@ -209,10 +222,35 @@ def _views(memory: shared_memory.SharedMemory, count: int) -> tuple[Any, Any, An
     return pictures, poses, ended
 
 
+def _engines_of(worker: int) -> list[int]:
+    """Process ids of a worker's engines, which outlive a worker that is killed."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if parent == worker and _is_engine(int(entry.name)):
+            found.append(int(entry.name))
+    return found
+
+
+def _is_engine(pid: int) -> bool:
+    try:
+        return b"vizdoom" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    except OSError:
+        return False
+
+
+def _end_engines(pids: list[int]) -> None:
+    """Ends those that still run."""
+    for pid in filter(_is_engine, pids):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _serve(pipe: Connection, wad: Path, rows: list[int], name: str, count: int, seed: int) -> None:
     """A worker: does what it is asked to with its engines until its pipe closes."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = shared_memory.SharedMemory(name=name)
     pictures, poses, ended = _views(memory, count)
@@ -254,6 +292,11 @@ def _do(engine: Engine, what: str, argument: Any) -> bool:
         return False
     if what == "load":
         engine.load(argument)
+        return False
+    if what == "random":
+        for action in np.random.default_rng(argument).integers(0, 3, argument):
+            if engine.act(int(action)):
+                engine.restart()
         return False
     maze, actions = argument
     engine.load(maze)
