@@ -12,6 +12,7 @@ import service.kill_switch_cli
 import service.ledger_cli
 import service.rollout_cli
 import training.ablations_cli
+import training.baseline_cli
 import training.bench_cli
 import training.bench_mazes_cli
 import training.cli
@@ -53,6 +54,7 @@ training.cli.train_app.command("maze-lessons")(training.mazes_cli.maze_lessons)
 training.cli.train_app.command("mazes")(training.mazes_cli.mazes)
 training.cli.train_app.command("universal")(training.universal_cli.universal)
 training.cli.train_app.command("workflow")(training.workflow_cli.workflow)
+main.command("train-baseline")(training.baseline_cli.train_baseline)
 main.command("ablations")(training.ablations_cli.ablations)
 main.command("probe")(training.probe_cli.probe_command)
 main.command("export")(training.cli.export)

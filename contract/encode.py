@@ -176,6 +176,12 @@ def encode_contexts(
     return encoded
 
 
+def encode_all_context(spec: WorkflowSpec, context: Mapping[str, Any]) -> Float32:
+    """A checked context as `[slots]`, as `encode_context` makes them, also of what feeds rules
+    alone: for whoever stands in for the rules."""
+    return np.array(_slots(sorted(spec.context.items()), context), np.float32)
+
+
 def _slots(
     features: Sequence[tuple[str, ContextFeature]], context: Mapping[str, Any]
 ) -> list[float]:

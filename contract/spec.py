@@ -162,9 +162,12 @@ class Rule(Part):
 
 
 class Fallback(Part):
-    """The safe policy under the workflow: the first rule that holds, else the fixed action."""
+    """The safe policy under the workflow: the first rule that holds; else what the supervised model
+    expects most of; else the fixed action."""
 
     rules: list[Rule] = Field(default_factory=list)
+    model: PolicyName | None = None
+    """Name and version of a baseline, a folder beside the policies: see `contract.baseline`."""
     action: Name
 
 
@@ -277,6 +280,8 @@ class WorkflowSpec(Part):
         for name in ("required", "caps", "cooldowns", "exploration"):
             if not body["guardrails"][name]:
                 del body["guardrails"][name]
+        if self.fallback.model is None:
+            del body["fallback"]["model"]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @cached_property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from contract.baseline import Baseline, load_baseline
 from contract.bundle import BundleError
 from contract.policy import OnnxPolicy, Parity, verify_parity
 from service.memory.store import PolicyIdentity
@@ -28,6 +29,7 @@ class Bundles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._verified: dict[str, Policy] = {}
+        self._baselines: dict[str, Baseline] = {}
 
     def policy(self, name: str) -> Policy:
         """The policy of that name and version. Raises BundleError."""
@@ -42,6 +44,18 @@ class Bundles:
                 )
             self._verified[name] = policy
         return self._verified[name]
+
+    def baseline(self, name: str) -> Baseline:
+        """The supervised baseline of that name and version. Raises BundleError."""
+        if name not in self._baselines:
+            baseline = load_baseline(self.directory / name)
+            if baseline.manifest.baseline != name:
+                raise BundleError(
+                    f"{self.directory / name}: expected baseline {name}, its manifest says "
+                    f"{baseline.manifest.baseline}"
+                )
+            self._baselines[name] = baseline
+        return self._baselines[name]
 
     def _known(self) -> list[str]:
         """Names and versions of what looks like a bundle."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.baseline import Baseline
 from contract.bundle import BundleError
 from contract.encode import (
     check_context,
@@ -24,7 +25,7 @@ from contract.encode import (
 )
 from contract.policy import Memory
 from contract.spec import SpecError, WorkflowSpec
-from guardrails.fallback import Fallback
+from guardrails.fallback import Expected, Fallback
 from guardrails.guard import Guard
 from guardrails.limits import Limits
 from service.bundles import Bundles, Policy
@@ -41,14 +42,18 @@ log = logging.getLogger(__name__)
 class Workflow:
     """One workflow as it is served: spec, limits, fallback and policy."""
 
-    def __init__(self, spec: WorkflowSpec, version: int, policy: Policy) -> None:
+    def __init__(
+        self, spec: WorkflowSpec, version: int, policy: Policy, baseline: Baseline | None = None
+    ) -> None:
         """Raises SpecError or BundleError when the parts do not fit."""
         policy.onnx.manifest.refuse_misfit(spec)
         self.spec = spec
         self.version = version
         self.policy = policy
         self.limits = Limits(spec)
-        self.fallback = Fallback(spec)
+        self.baseline = baseline
+        """The fallback's model, if it has one."""
+        self.fallback = Fallback(spec, expected_of(baseline, spec) if baseline else None)
         self.guard = Guard(spec, self.limits, self.fallback)
         self.before: Workflow | None = None
         """The same workflow on the policy it had before, which serves an account until its memory
@@ -159,6 +164,19 @@ class Workflow:
         return known
 
 
+def expected_of(baseline: Baseline, spec: WorkflowSpec) -> Expected:
+    """What the fallback asks of its model, which must not fail it."""
+
+    def expected(context: Mapping[str, Any]) -> NDArray[np.float64] | None:
+        try:
+            return baseline.rewards(spec, context)
+        except Exception:  # whatever onnxruntime raises, there is an answer
+            log.exception("baseline %s failed, the fixed action is served", spec.fallback.model)
+            return None
+
+    return expected
+
+
 class Catalog:
     """Every workflow being served by name, and every spec version that events were made under."""
 
@@ -223,7 +241,7 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
         spec, policy = checked.accepted()
         for warning in checked.warnings:
             log.warning("%s", warning)
-        prepared[spec.workflow] = Workflow(spec, 0, policy)
+        prepared[spec.workflow] = Workflow(spec, 0, policy, checked.baseline)
     past = {name: ledger.spec_versions(name) for name in prepared}
     for name, workflow in prepared.items():
         for version, spec in past[name].items():
@@ -258,7 +276,9 @@ def _before(
     if not others:
         return None
     try:
-        before = Workflow(workflow.spec, workflow.version, bundles.policy(others[-1]))
+        before = Workflow(
+            workflow.spec, workflow.version, bundles.policy(others[-1]), workflow.baseline
+        )
         before.not_ready_for = workflow.policy_name
         for spec in past.values():
             before.policy.onnx.manifest.refuse_misfit(spec)

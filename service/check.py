@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from contract.baseline import Baseline
 from contract.bundle import BundleError
 from contract.source import Problem
 from contract.spec import SpecError, WorkflowSpec, load_workflow
@@ -30,6 +31,8 @@ class Checked:
     """Why its policy cannot serve it."""
     warnings: tuple[Problem, ...] = ()
     """What is most likely a mistake, and is served all the same."""
+    baseline: Baseline | None = None
+    """The fallback's model; None when it has none."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -67,7 +70,27 @@ def check_file(path: Path, bundles: Bundles) -> Checked:
         return Checked(path, of_file=error.problems)
     found = review(spec)
     policy, unfit = _fit(spec, bundles)
-    return Checked(path, spec, policy, tuple(found.errors), tuple(unfit), tuple(found.warnings))
+    baseline, ill = _fit_baseline(spec, bundles)
+    return Checked(
+        path,
+        spec,
+        policy,
+        tuple(found.errors),
+        (*unfit, *ill),
+        tuple(found.warnings),
+        baseline,
+    )
+
+
+def _fit_baseline(spec: WorkflowSpec, bundles: Bundles) -> tuple[Baseline | None, list[Problem]]:
+    """The fallback's model, if it has one, and why it cannot serve it."""
+    if spec.fallback.model is None:
+        return None, []
+    try:
+        baseline = bundles.baseline(spec.fallback.model)
+    except BundleError as error:
+        return None, [spec.problem("fallback.model", f"expected a baseline, but {error}")]
+    return baseline, baseline.misfits(spec)
 
 
 def _fit(spec: WorkflowSpec, bundles: Bundles) -> tuple[Policy | None, list[Problem]]:

@@ -24,7 +24,7 @@ from guardrails.fallback import Fallback
 from guardrails.guard import SAFE_ACTION, SPENT, renormalised
 from guardrails.limits import Allowed, Limits
 from service.bundles import Policy
-from service.catalog import Catalog, Workflow
+from service.catalog import Catalog, Workflow, expected_of
 from service.ledger.records import Decision, Head
 from service.recall import Recall, UnreadablePastError
 
@@ -78,7 +78,11 @@ class Rederiver:
                 mass = point_mass(int(np.argmax(allowed.mask)), allowed.mask.size)
                 return self._compared(decision, spec, allowed, mass, found)
             if decision.reason != "policy":
-                row = _fallback(spec).choose(context, allowed.mask)
+                fallback = self._fallback(decision, spec)
+                if fallback is None:
+                    lost = f"baseline {spec.fallback.model} is not loaded any more"
+                    return replace(found, reason=lost)
+                row = fallback.choose(context, allowed.mask)
                 why = f"for something of then ({decision.reason}) that no replay repeats;"
                 if decision.reason == SPENT:
                     why = "as the exploration budget was spent;"
@@ -144,6 +148,16 @@ class Rederiver:
             difference=difference,
             equal=(action, drawn, allowed.limits) == logged and difference <= PARITY_TOLERANCE,
         )
+
+    def _fallback(self, decision: Decision, spec: WorkflowSpec) -> Fallback | None:
+        """The fallback of then; None where its model is not at hand."""
+        if spec.fallback.model is None:
+            return _fallback(spec)
+        served = self._catalog.workflows.get(decision.key.workflow)
+        if served is None or served.spec.fallback.model != spec.fallback.model:
+            return None
+        assert served.baseline is not None
+        return Fallback(spec, expected_of(served.baseline, spec))
 
     def _policy(self, name: str) -> Policy | None:
         """The bundle of that name and version, if one is loaded."""

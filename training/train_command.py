@@ -326,13 +326,13 @@ def _refuse_other_settings(ctx: typer.Context, path: Path, kept: dict[str, Any])
             )
 
 
-def need(what: str, *modules: str) -> None:
+def need(what: str, *modules: str, extra: str = "train") -> None:
     """Refuses with advice that works from a clone when one of the modules is not installed."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         refuse(
             f"{what} needs {', '.join(missing)}: "
-            ".venv/bin/pip install -e '.[train]' -c constraints.txt"
+            f".venv/bin/pip install -e '.[{extra}]' -c constraints.txt"
         )
 
 

@@ -221,7 +221,8 @@ class Rollouts:
         key = (name, policy, "" if before is None else before.policy_name)
         if key not in self._variants:
             try:
-                served = Workflow(base.spec, base.version, self._fit(name, policy))
+                fitted = self._fit(name, policy)
+                served = Workflow(base.spec, base.version, fitted, base.baseline)
                 self._warm_up(served)
             except (BundleError, SpecError, MisfitError) as error:
                 log.error("%s cannot be served by %s here: %s", name, policy, error)
