@@ -21,7 +21,7 @@ from tests.processes import wait_until
 from tests.servers import Server
 from tests.service.conftest import CONTEXT, WORKFLOW
 from tests.service.pasts import same
-from tests.service_process import ROOT, ServiceProcess, environment
+from tests.service_process import ADMIN_KEY, AUTHORIZATION, ROOT, ServiceProcess, environment
 
 ACCOUNTS = [f"account-{i}" for i in range(260)]
 QUICK = {"min_accounts": 0, "bake_interactions": 0}
@@ -56,7 +56,7 @@ def acclimate(process: ServiceProcess, *command: str, status: int = 0) -> Any:
     """What the command prints as JSON."""
     done = run(
         [sys.executable, "-m", "acclimate", *command, "--json"],
-        env=environment({"url": process.base_url}) | {"PYTHONPATH": str(ROOT)},
+        env=environment({"url": process.base_url, "key": ADMIN_KEY}) | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -94,7 +94,7 @@ def test_back_and_forward_again_leaves_every_memory_equal_to_its_replay(
     process = service_process(**shop)
     path = schedule(tmp_path, {"percent": 50, "bake_interactions": 1_000}, {"percent": 100})
     start = ("rollout", "start", "counting/2", "--workflow", "help", "--why", "newer")
-    with httpx.Client(base_url=process.base_url, timeout=60) as http:
+    with httpx.Client(base_url=process.base_url, timeout=60, headers=AUTHORIZATION) as http:
         for _ in range(3):
             interact(http, candidates=-1)
         begun = acclimate(process, *start, "--schedule", str(path))
@@ -152,7 +152,7 @@ def test_the_kill_switch_works_with_the_database_down_and_is_audited_when_it_is_
     service_process: Start, shop: dict[str, Any], postgres_server: Server
 ) -> None:
     process = service_process(**shop)
-    with httpx.Client(base_url=process.base_url, timeout=60) as http:
+    with httpx.Client(base_url=process.base_url, timeout=60, headers=AUTHORIZATION) as http:
         interact(http, 1)
         postgres_server.stop()
         try:

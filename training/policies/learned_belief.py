@@ -153,7 +153,7 @@ class LearnedBelief(nn.Module):
 
     def _spread(self, features: Tensor, covariance: Tensor) -> Tensor:
         """fᵀ P f of each component, `[B, K, V]`."""
-        form = (features[:, None] @ covariance * features[:, None]).sum(-1)
+        form = dot(features[:, None] @ covariance, features[:, None])
         return functional.relu(form).transpose(1, 2)
 
     def _first_evidence(self) -> Tensor:

@@ -135,11 +135,11 @@ class LinearBelief(nn.Module):
         x = self._own_inputs(context)
         z = self._common_inputs(context, action_features)
         # What is forgotten of a quadratic form needs no matrix: kept² xᵀPx + (1 − kept²) xᵀΛx.
-        seen = functional.relu((packed * self._squares(x)[:, None, None]).sum(-1))
+        seen = functional.relu(dot(packed, self._squares(x)[:, None, None]))
         prior = ((x * x) @ self._own_variance())[:, None, None]
         share = kept * kept
         own_variance = share * seen + (1.0 - share) * prior
-        common = functional.relu((z[:, None] @ parts.covariance * z[:, None]).sum(-1))
+        common = functional.relu(dot(z[:, None] @ parts.covariance, z[:, None]))
         each = kept * (own_mean * x[:, None, None]).sum(-1)
         each = each + z @ parts.mean.transpose(1, 2)
         weight = torch.softmax(parts.evidence, -1)[:, None]

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from contract.encode import LONGEST_HORIZON
 from training.policies.cells import step
+from training.policies.same_bits import dot, softplus
 from training.policies.sequence import RowMemory
 from training.record import Record
 
@@ -139,6 +139,6 @@ def index(
     `steer` `[..., 1 + V]` is the logarithm of the sharpness, which stays below `log_sharpest`, and
     the log-odds of the weights.
     """
-    sharpness = torch.exp(log_sharpest - functional.softplus(log_sharpest - steer[..., :1]))
+    sharpness = torch.exp(log_sharpest - softplus(log_sharpest - steer[..., :1]))
     weight = torch.softmax(steer[..., 1:], -1).unsqueeze(-2)
-    return sharpness * (weight * (mean + deviation * bonus)).sum(-1)
+    return sharpness * dot(weight, mean + deviation * bonus)

@@ -7,8 +7,11 @@ gives each the bits that it would have got alone. In torch these are the plain f
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _LANES = 16
 """Numbers in the longest vector of a CPU, 512 bits."""
@@ -22,6 +25,11 @@ def product(covariance: Tensor, x: Tensor) -> Tensor:
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """xᵀy over the last axis."""
     return _summed(x * y)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + eˣ)."""
+    return _in_lanes(functional.softplus, x)
 
 
 def _summed(x: Tensor) -> Tensor:
@@ -41,8 +49,13 @@ def _summed(x: Tensor) -> Tensor:
 
 
 def log(x: Tensor) -> Tensor:
-    """log x. In a graph each value fills a vector of the processor's: those left over at the end of
-    a batch would take another way."""
+    """log x."""
+    return _in_lanes(torch.log, x)
+
+
+def _in_lanes(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of each number. In a graph each fills a vector of the processor's: those left over
+    at the end of a batch would take another way."""
     if not torch.compiler.is_exporting():
-        return torch.log(x)
-    return torch.log(x[..., None].expand(*x.shape, _LANES))[..., 0]
+        return function(x)
+    return function(x[..., None].expand(*x.shape, _LANES))[..., 0]
