@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from service.operator_cli import LOCAL, AsJson, Key, Url, Why, ask, moment, signed
 from service.rollout_simulate_cli import (
@@ -74,19 +71,11 @@ def list_command(
     if as_json:
         print(json.dumps(answer))
         return
-    table = Table("rollout", "workflow", "policy", "against", "status", "%", "since", "why")
     for one in answer["rollouts"]:
-        table.add_row(
-            one["rollout_id"],
-            one["workflow"],
-            one["policy"],
-            one["against"],
-            one["status"],
-            f"{one['percent']:g}",
-            moment(one["stage_since"]),
-            escape(one["reason"]),
+        print(
+            f"{one['rollout_id']}  {one['policy']} on {one['workflow']}: {one['status']} at "
+            f"{one['percent']:g} %, since {moment(one['stage_since'])}"
         )
-    Console().print(table)
 
 
 @app.command("show")
@@ -118,17 +107,9 @@ def show_command(
             f"{name:11} {one['candidate_mean']:.4f} against {one['control_mean']:.4f}: "
             f"{one['difference']:+.4f}, standard error {one['standard_error']:.4f}{within}"
         )
-    table = Table("at", "who", "did", "status", "%", "why")
     for one in answer["transitions"]:
-        table.add_row(
-            moment(one["at"]),
-            escape(one["actor"]),
-            one["action"],
-            one["status"],
-            f"{one['percent']:g}",
-            escape(one["reason"]),
-        )
-    Console().print(table)
+        did = f"{one['actor']} {one['action'].replace('_', ' ')}, to {one['percent']:g} %"
+        print(f"{moment(one['at'])}  {did}: {one['reason']}")
 
 
 @app.command("advance")
@@ -184,11 +165,9 @@ def audit_command(
     if as_json:
         print(json.dumps(answer))
         return
-    table = Table("at", "who", "did", "to", "why")
     for one in answer["events"]:
-        told = (one["actor"], one["action"], one["subject"], one["reason"])
-        table.add_row(moment(one["at"]), *map(escape, told))
-    Console().print(table)
+        did = f"{one['actor']}: {one['action'].replace('_', ' ')}, {one['subject']}"
+        print(f"{moment(one['at'])}  {did}: {one['reason']}")
 
 
 def _act(rollout_id: str, action: str, why: str, url: str, key: str | None, as_json: bool) -> None:

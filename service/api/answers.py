@@ -89,7 +89,7 @@ def workflow_record(workflow: Workflow) -> WorkflowRecord:
         description=spec.description,
         version=workflow.version,
         sha256=spec.sha256,
-        policy=spec.policy,
+        policy=workflow.policy_name,
         actions=list(spec.action_ids),
         spec=spec,
     )

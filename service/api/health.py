@@ -41,11 +41,12 @@ async def ready(service: Running, request: Request, response: Response) -> Readi
         ledger="ok",
         memory="ok",
         policies={
-            workflow.spec.policy: PolicyHealth(
+            workflow.policy_name: PolicyHealth(
                 parity_difference=workflow.policy.parity.difference,
                 kernel_fingerprint=workflow.policy.parity.fingerprint,
             )
-            for workflow in service.catalog.workflows.values()
+            for name in service.catalog.workflows
+            for workflow in service.catalog.serving(name)
         },
     )
     try:

@@ -131,10 +131,12 @@ async def account_record(service: Service, account: Account, served: Workflow) -
     """Where an account stands, as the API says it."""
     adaptation = account.adaptation
     recent = adaptation.recent
+    # In a rollout of one segment alone it is the policy outside of that segment.
+    on, _ = service.traffic.place(served, account.key.tenant, account.key.account_id, {})
     return AccountRecord(
         account_id=account.key.account_id,
         workflow=served.name,
-        policy=served.spec.policy,
+        policy=on.policy_name,
         decisions=await service.ledger.read(count_decisions(Scope(*account.key))),
         interactions=account.head.position,
         generation=account.head.generation,

@@ -230,6 +230,8 @@ class Rollouts:
             if before is not None:
                 served.before = copy.copy(before)
                 served.before.not_ready_for = policy
+            parity = served.policy.parity.difference
+            self._metrics.parity.labels(policy).set(parity)
             self._variants[key] = served
         return self._variants[key]
 
