@@ -60,13 +60,34 @@ lint: $(VENV)/.test ## style, types and the one-way imports
 test: lint ## lint, then every test, against real servers that it starts itself
 	$(BIN)/python -m pytest --verbosity=0 $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## schemathesis against the live service, for longer than the tests do
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest --verbosity=0 --capture=no \
+		tests/service/test_api_contract.py $(ARGS)
+
+.PHONY: audit
+audit: $(VENV)/.audit ## look every pinned version up in the advisory database
+	@$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip $(ARGS)
+
+.PHONY: sbom
+sbom: $(VENV)/.audit ## sbom.cdx.json: what a production installation holds (CycloneDX)
+	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	echo "Installing the production profile in a scratch environment ..."; \
+	$(PYTHON) -m venv --without-pip "$$scratch"; \
+	$(BIN)/python -m pip --python "$$scratch/bin/python" install --quiet \
+		--disable-pip-version-check -c constraints.txt '.[production]' 2>&1 | $(HUSH_PIP); \
+	$(BIN)/cyclonedx-py environment "$$scratch/bin/python" --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file sbom.cdx.json; \
+	echo "sbom.cdx.json lists $$($(BIN)/python -c \
+		"import json; print(len(json.load(open('sbom.cdx.json'))['components']))") packages."
+
 .PHONY: constraints
 constraints: ## pin what pyproject.toml asks for now; UPGRADE=1 takes the newest versions of all
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	echo "Resolving every extra in a scratch environment ..."; \
 	$(PYTHON) -m venv "$$scratch"; \
 	"$$scratch/bin/python" -m pip install --quiet --disable-pip-version-check \
-		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[baseline,bench,demo,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP); \
+		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[audit,baseline,bench,demo,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP); \
 	{ echo "# Every version that is installed, exactly. Written by 'make constraints'."; \
 	  "$$scratch/bin/python" -m pip freeze --all --exclude pip --exclude-editable \
 	  | sed -n -E 's/^([A-Za-z0-9._-]+==[^+ ]+).*/\1/p'; } > "$$scratch/pins"; \
@@ -100,6 +121,11 @@ $(VENV)/.bench: $(VENV)/.made $(VERSIONS)
 $(VENV)/.peer: $(VENV)/.made $(VERSIONS)
 	@echo "Installing training and its peer into $(VENV) (with torch; some minutes) ..."
 	@$(PIP_INSTALL) -c constraints.txt -e '.[bench,train]' 2>&1 | $(HUSH_PIP)
+	@touch $@
+
+$(VENV)/.audit: $(VENV)/.made $(VERSIONS)
+	@echo "Installing pip-audit and the CycloneDX generator into $(VENV) ..."
+	@$(PIP_INSTALL) -c constraints.txt -e '.[audit]' 2>&1 | $(HUSH_PIP)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made $(VERSIONS)

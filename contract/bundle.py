@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from contract.encode import context_size, slots_of
+from contract.parts import Sha256
 from contract.source import Problem
 from contract.spec import WorkflowSpec
 
@@ -36,8 +37,6 @@ STEP: dict[GraphName, tuple[frozenset[str], frozenset[str]]] = {
     "learn": (_KNOWN | {"action", "reward", "done"}, frozenset({"shared_next", "rows_next"})),
 }
 """What each graph may take, and what it gives, by name; `learn` may leave out a memory part."""
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class BundleError(ValueError):

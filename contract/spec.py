@@ -30,6 +30,7 @@ from contract.parts import (
     Part,
     PolicyName,
     RewardValue,
+    Sha256,
     WorkflowName,
     refuse_duplicates,
 )
@@ -191,6 +192,8 @@ class WorkflowSpec(Part):
     workflow: WorkflowName
     description: str = ""
     policy: PolicyName = DEFAULT_POLICY
+    policy_sha256: Sha256 | None = None
+    """Of the bundle's manifest: no other of that name is served."""
     episodes: Literal["single_step", "multi_step"] = "single_step"
     """`single_step`: every interaction ends its episode. `multi_step`: `episode_end` says so."""
     horizon: Horizon = Horizon()
@@ -275,6 +278,8 @@ class WorkflowSpec(Part):
         not make another version of an unchanged file.
         """
         body = self.model_dump(mode="json", by_alias=True)
+        if self.policy_sha256 is None:
+            del body["policy_sha256"]
         if self.feedback.aggregation == "earliest":
             del body["feedback"]["aggregation"]
         for name in ("required", "caps", "cooldowns", "exploration"):

@@ -11,6 +11,7 @@ from service.clock import now_us
 from service.ledger.reading import ReadLedger, open_to_read
 from service.memory.store import MemoryStore
 from service.metrics import Metrics
+from service.pins import read_pins
 from service.recall import Recall
 from service.replay import Rebuilder
 from service.runtime import open_memories
@@ -35,10 +36,11 @@ class Beside:
 @contextlib.asynccontextmanager
 async def open_beside(settings: Settings) -> AsyncIterator[Beside]:
     """Reads the ledger, and reads and writes the memories in Redis. Raises SpecError, BundleError,
-    LedgerUnavailableError and MemoryUnavailableError."""
+    SettingError, LedgerUnavailableError and MemoryUnavailableError."""
     ledger = open_to_read(settings.ledger)
     try:
-        catalog = open_catalog(settings.workflows, settings.policies, ledger, now_us())
+        pins = read_pins(settings.policy_pins)
+        catalog = open_catalog(settings.workflows, settings.policies, ledger, now_us(), pins)
         metrics = Metrics()
         memories = open_memories(settings, ledger, metrics)
         try:

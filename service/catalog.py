@@ -33,6 +33,7 @@ from service.check import check_files
 from service.ledger.ledger import Ledger
 from service.ledger.records import Head, Interaction
 from service.memory.store import StoredMemory
+from service.pins import Pins
 
 Array = NDArray[Any]
 
@@ -227,7 +228,9 @@ class Catalog:
         return known
 
 
-def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -> Catalog:
+def open_catalog(
+    workflows: Path, policies: Path, ledger: Ledger, now_us: int, pins: Pins | None = None
+) -> Catalog:
     """Loads, verifies and registers every workflow file in `workflows`. Blocks.
 
     Raises SpecError and BundleError, naming file and field.
@@ -235,7 +238,7 @@ def open_catalog(workflows: Path, policies: Path, ledger: Ledger, now_us: int) -
     paths = sorted([*workflows.glob("*.yaml"), *workflows.glob("*.yml")])
     if not paths:
         raise SpecError(f"{workflows}: expected at least one workflow file, *.yaml")
-    bundles = Bundles(policies)
+    bundles = Bundles(policies, pins)
     prepared: dict[str, Workflow] = {}
     for checked in check_files(paths, bundles):
         spec, policy = checked.accepted()

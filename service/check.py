@@ -96,7 +96,7 @@ def _fit_baseline(spec: WorkflowSpec, bundles: Bundles) -> tuple[Baseline | None
 def _fit(spec: WorkflowSpec, bundles: Bundles) -> tuple[Policy | None, list[Problem]]:
     """The workflow's policy, and why it cannot serve it."""
     try:
-        policy = bundles.policy(spec.policy)
+        policy = bundles.policy(spec.policy, spec.policy_sha256)
     except BundleError as error:
         which = "" if spec.names_policy else f" of {spec.policy}, as the file names no policy"
         return None, [spec.problem("policy", f"expected a bundle{which}, but {error}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from contract.spec import WorkflowSpec
 from service.bundles import Bundles
 from service.check import Checked, check_files
 from service.cli import read_settings
+from service.pins import read_pins
+from service.settings import SettingError
 
 WRONG = 1
 
@@ -40,7 +43,12 @@ def check_command(
     Exits with 0 when every file can be served, with 1 when one cannot, with 2 for bad usage.
     """
     settings = read_settings(policies=policies)
-    checked = list(check_files(files, Bundles(settings.policies)))
+    try:
+        pins = read_pins(settings.policy_pins)
+    except SettingError as error:
+        print(f"acclimate: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    checked = list(check_files(files, Bundles(settings.policies, pins)))
     is_fine = not any(one.errors for one in checked)
     if as_json:
         print(json.dumps({"ok": is_fine, "files": [_as_json(one) for one in checked]}))
@@ -65,6 +73,7 @@ def summary(checked: Checked) -> dict[str, Any] | None:
         "action_features_taken": manifest.action_feature_size,
         "horizon": spec.horizon.interactions,
         "policy": spec.policy,
+        "policy_sha256": checked.policy.sha256,
         "policy_is_default": not spec.names_policy,
         "limits": [limit.name for limit in spec.guardrails.limits],
         "required": [rule.name for rule in spec.guardrails.required],

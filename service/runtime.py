@@ -28,6 +28,7 @@ from service.ledger.records import Head, Interaction
 from service.memory.in_process import InProcessMemoryStore
 from service.memory.store import MemoryStore, StoredMemory
 from service.metrics import Metrics
+from service.pins import read_pins
 from service.recall import Recall
 from service.rederive import Rederiver
 from service.replay import Rebuilder
@@ -79,7 +80,8 @@ async def open_service(
     key = settings.draw_key()
     ledger = Ledger.open(settings.ledger, metrics.observe_commit, key=key)
     try:
-        catalog = open_catalog(settings.workflows, settings.policies, ledger, clock())
+        pins = read_pins(settings.policy_pins)
+        catalog = open_catalog(settings.workflows, settings.policies, ledger, clock(), pins)
         memories = open_memories(settings, ledger, metrics)
         recall = Recall(ledger, memories, catalog, metrics, clock, settings.snapshot_every)
         keyring = open_keyring(settings, ledger, clock)

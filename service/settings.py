@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     """Directory of workflow YAML files; every one of them is served."""
     policies: Path = Path("policies")
     """Directory of bundles, `<name>/<version>/`."""
+    policy_pins: Path | None = None
+    """File of `sha256sum */*/manifest.json`: no other bundle is served. Default: any that is
+    whole."""
     ledger_url: str | None = None
     """SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`; default: SQLite in `data_dir`."""
     redis_url: str | None = None

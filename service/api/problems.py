@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from contract.encode import ContextError
 from service.access.roles import ForbiddenError
@@ -181,8 +182,16 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Registers the handlers. A path that is not a route is a problem too, never a redirect."""
 
-    async def respond(_: Request, error: Exception) -> JSONResponse:
+    async def respond(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error.headers = {"Allow": ", ".join(methods_of(request.scope["path"]))}
         return refusal_of(error).response()
+
+    def methods_of(path: str) -> list[str]:
+        """What the path takes, of all its routes: the router names those of the first alone."""
+        routes = [one for one in app.routes if isinstance(one, Route)]
+        fit = [one.methods for one in routes if one.path_regex.match(path)]
+        return sorted(set().union(*(methods for methods in fit if methods)))
 
     # The last is for what is raised by mistake: it is raised on when it has been answered.
     for kind in (*EXPECTED_ERRORS, Exception):
