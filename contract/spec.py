@@ -183,6 +183,9 @@ class AdaptationTarget(Part):
     """One-sided confidence level of the bounds."""
     hysteresis: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
     """How far below the target the upper bound must fall for an account to have regressed."""
+    within: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """The interaction by which accounts are to have adapted, for metrics and alerts; none: the
+    horizon's."""
 
 
 class WorkflowSpec(Part):
@@ -287,6 +290,8 @@ class WorkflowSpec(Part):
                 del body["guardrails"][name]
         if self.fallback.model is None:
             del body["fallback"]["model"]
+        if self.adaptation.within is None:
+            del body["adaptation"]["within"]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @cached_property

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from contract.spec import WorkflowSpec
@@ -19,17 +19,22 @@ from service.batching import BacklogFullError, Batcher
 from service.catalog import Catalog
 from service.clock import Clock
 from service.fault_points import reach
+from service.feedback_order import FeedbackOrder
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
+    BodyConflictError,
     Decision,
     DecisionUnknownError,
+    ErasedError,
     Feedback,
     Interaction,
     LedgerUnavailableError,
+    NotActiveError,
 )
 from service.ledger.settle import DefaultWrite, FeedbackWrite, Recorded
 from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
+from service.progress_metrics import scaled
 from service.recall import Recall
 from service.rollouts.traffic import Traffic
 from service.together import Advance, Ahead, Together
@@ -49,6 +54,15 @@ class FeedbackError(ValueError):
         super().__init__(f"{field}: expected {expected}")
         self.field = field
         self.expected = expected
+
+
+REFUSALS: Mapping[type[Exception], str] = {
+    BodyConflictError: "conflict",
+    ErasedError: "erased",
+    FeedbackError: "invalid",
+    NotActiveError: "not_active",
+}
+"""Why feedback for a decision that is known is not taken."""
 
 
 class FeedbackRequest(NamedTuple):
@@ -83,6 +97,7 @@ class Learner:
         self._metrics = metrics
         self._clock = clock
         self._traffic = traffic
+        self._order = FeedbackOrder()
         self._batches: Batcher[tuple[FeedbackRequest, float], Recorded] = Batcher(
             self._take, LARGEST_BATCH, at_once=AT_ONCE
         )
@@ -217,15 +232,20 @@ class Learner:
             statuses[name, status(one)] += 1
             if one.default is not None:
                 statuses[name, "default"] += 1
-                earned[name] += _scaled(one.default.reward, spec)
+                earned[name] += scaled(one.default.reward, spec)
             if one.duplicate:
                 continue
+            made_at_us = one.decision.activated_at_us or one.decision.created_at_us
+            if given.kind == "received":
+                delay = max(given.received_at_us - made_at_us, 0) / 1e6
+                self._metrics.feedback_delay.labels(name).observe(delay)
             if given.late:
                 self._metrics.feedback_late.labels(name).inc()
             if given.head is not None and not one.revised:  # a counter takes nothing back
-                earned[name] += _scaled(given.reward, spec)
-            if one.newly_adapted_at is not None:
-                self._metrics.adaptation.labels(name).observe(one.newly_adapted_at)
+                earned[name] += scaled(given.reward, spec)
+                if self._order.folded(one.decision.key, made_at_us):
+                    self._metrics.feedback_out_of_order.labels(name).inc()
+            self._metrics.progress.observe(one, spec)
         for (name, what), count in statuses.items():
             self._metrics.feedback.labels(name, what).inc(count)
         for name, reward in earned.items():
@@ -247,6 +267,8 @@ class Learner:
                 of_workflow[outcome.decision.key.workflow].observe(now - started)
             elif isinstance(outcome, DecisionUnknownError):
                 self._metrics.feedback_dangling.inc()
+            elif (cause := REFUSALS.get(type(outcome))) is not None:
+                self._metrics.feedback_refused.labels(cause).inc()
 
 
 def status(recorded: Recorded) -> str:
@@ -259,11 +281,6 @@ def status(recorded: Recorded) -> str:
     if recorded.revised:
         return "revised"
     return "folded" if recorded.feedback.head is not None else "recorded"
-
-
-def _scaled(reward: float, spec: WorkflowSpec) -> float:
-    """A raw reward in [0, 1]."""
-    return (reward - spec.reward.min) / (spec.reward.max - spec.reward.min)
 
 
 def _reward(spec: WorkflowSpec, request: FeedbackRequest) -> float:

@@ -5,20 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
 
 from contract.adaptation import Phase
 from contract.encode import ContextError
 from contract.spec import BooleanFeature, NumberFeature, WorkflowSpec
+from service.progress_metrics import ProgressMetrics
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SECONDS = (
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+)
 JOB_SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
-INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
+DELAYS = (0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0)
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 REFUSALS = (401, 403, 413, 429)
+OPENMETRICS = "application/openmetrics-text"
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each one there is
 
 
 class Metrics:
@@ -27,6 +54,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        self.progress = ProgressMetrics(r)
+        ProcessCollector(registry=r)
         self.refusals = Counter(
             "acclimate_requests_refused",
             "Requests refused before anything was done, by status: 401 no valid key, 403 not for "
@@ -88,7 +117,8 @@ class Metrics:
         )
         self.feedback = Counter(
             "acclimate_feedback",
-            "Feedback by what became of it: folded, recorded, duplicate, default.",
+            "Feedback by what became of it: folded, revised, recorded, duplicate, default (told by "
+            "nobody).",
             ["workflow", "status"],
             registry=r,
         )
@@ -101,6 +131,27 @@ class Metrics:
         self.feedback_dangling = Counter(
             "acclimate_feedback_dangling", "Feedback for a decision nobody knows.", registry=r
         )
+        self.feedback_out_of_order = Counter(
+            "acclimate_feedback_out_of_order",
+            "Feedback folded after that of a later decision of its account. Each replica counts "
+            "what it took itself.",
+            ["workflow"],
+            registry=r,
+        )
+        self.feedback_refused = Counter(
+            "acclimate_feedback_refused",
+            "Feedback for a known decision that was not taken, by cause: conflict (its id came "
+            "with another body), erased, invalid, not_active.",
+            ["cause"],
+            registry=r,
+        )
+        self.feedback_delay = Histogram(
+            "acclimate_feedback_delay_seconds",
+            "From a decision to what is told of it, defaults apart.",
+            ["workflow"],
+            buckets=DELAYS,
+            registry=r,
+        )
         self.feedback_seconds = Histogram(
             "acclimate_feedback_seconds",
             "From feedback's request to its commit and fold.",
@@ -111,19 +162,6 @@ class Metrics:
         self.reward = Counter(
             "acclimate_reward_scaled",
             "Sum of folded rewards, each scaled to [0, 1] by its workflow's range.",
-            ["workflow"],
-            registry=r,
-        )
-        self.adaptation = Histogram(
-            "acclimate_adaptation_interactions",
-            "Interactions after which an account first adapted.",
-            ["workflow"],
-            buckets=INTERACTIONS,
-            registry=r,
-        )
-        self.adaptation_target = Gauge(
-            "acclimate_adaptation_target_reward",
-            "Mean reward at which an account counts as adapted.",
             ["workflow"],
             registry=r,
         )
@@ -165,6 +203,12 @@ class Metrics:
         self.rollout_percent = Gauge(
             "acclimate_rollout_percent",
             "Of the accounts, exposed to the rollout that is on its way; 0: none is, or in shadow.",
+            ["workflow"],
+            registry=r,
+        )
+        self.rollout_stage_since = Gauge(
+            "acclimate_rollout_stage_timestamp_seconds",
+            "When the rollout that is on its way came to its stage, in Unix time; 0: none is.",
             ["workflow"],
             registry=r,
         )
@@ -251,6 +295,12 @@ class Metrics:
             for budget in exploration.budgets:
                 self.budget.labels(spec.workflow, budget.per).set(budget.at_most)
 
+    def expect_rollouts(self, spec: WorkflowSpec) -> None:
+        """Told of a workflow being served: what a verdict may do counts from 0, so that the first
+        time is seen."""
+        for verdict in ("advance", "pause", "rollback"):
+            self.rollout_transitions.labels(spec.workflow, verdict)
+
     def observe_refusal(self, workflow: str, error: ContextError) -> None:
         """Told of a request refused for its context. What nobody declared is no label."""
         feature = "" if error.cause == "undeclared" else error.feature
@@ -273,7 +323,9 @@ class Metrics:
             for phase in get_args(Phase):
                 self.accounts.labels(workflow, phase).set(counts.get((workflow, phase), 0))
 
-    def exposition(self) -> bytes:
-        """Everything, in OpenMetrics text."""
-        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
-        return text
+    def exposition(self, accept: str = OPENMETRICS) -> tuple[bytes, str]:
+        """Everything, and its media type: OpenMetrics, with exemplars, or Prometheus's own text
+        format where `accept` names that alone."""
+        wanted = accept if OPENMETRICS in accept or "text/plain" in accept else OPENMETRICS
+        encode, media_type = choose_encoder(wanted)
+        return encode(self.registry), media_type

@@ -131,7 +131,8 @@ async def open_service(
             metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
             metrics.expect_context(workflow.spec)
             metrics.expect_exploration(workflow.spec)
-            metrics.adaptation_target.labels(workflow.name).set(workflow.spec.adaptation.target)
+            metrics.expect_rollouts(workflow.spec)
+            metrics.progress.expect(workflow.spec)
         await jobs.follow()  # who was in is in from the first request on
         background = []
         if schedule:

@@ -14,6 +14,7 @@ from service.ledger.records import LedgerUnavailableError
 from service.memory.store import MemoryUnavailableError
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 router = APIRouter(tags=["operations"], dependencies=[OPEN])
 
@@ -72,8 +73,12 @@ def is_stopping(request: Request) -> bool:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={**documented(), 200: {"content": {OPENMETRICS: {"schema": {"type": "string"}}}}},
+    responses={
+        **documented(),
+        200: {"content": {one: {"schema": {"type": "string"}} for one in (OPENMETRICS, TEXT)}},
+    },
 )
-async def metrics(service: Running) -> Response:
-    """OpenMetrics text."""
-    return Response(service.metrics.exposition(), media_type=OPENMETRICS)
+async def metrics(service: Running, request: Request) -> Response:
+    """OpenMetrics text, with exemplars; Prometheus's plain text where only that is accepted."""
+    text, media_type = service.metrics.exposition(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": media_type})

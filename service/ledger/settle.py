@@ -64,6 +64,8 @@ class Recorded(NamedTuple):
     """The default that was due before this feedback came, and was folded with it."""
     revised: bool = False
     """Whether this changed an interaction that the account's past already had."""
+    adapted_at: int | None = None
+    """The interaction at which the account first adapted; None: not yet."""
 
 
 class Counted(Protocol):
@@ -517,6 +519,7 @@ def _recorded(
     revised: bool = False,
 ) -> Recorded:
     account = view.accounts[given.key]
-    newly = account.adaptation.adapted_at if adapted_before is None else None
+    adapted_at = account.adaptation.adapted_at
+    newly = adapted_at if adapted_before is None else None
     decision = view.decisions[given.key.tenant, given.decision_id]
-    return Recorded(given, decision, False, account.head, newly, default, revised)
+    return Recorded(given, decision, False, account.head, newly, default, revised, adapted_at)

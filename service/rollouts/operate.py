@@ -181,6 +181,9 @@ class Rollouts:
         self._metrics.rollout_percent.labels(name).set(
             lineup.active.rollout.current.percent if lineup.active else 0
         )
+        self._metrics.rollout_stage_since.labels(name).set(
+            lineup.active.rollout.stage_since_us / 1e6 if lineup.active else 0
+        )
         self._metrics.rollout_paused.labels(name).set(
             lineup.active is not None and lineup.active.rollout.status == "paused"
         )
