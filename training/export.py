@@ -39,7 +39,8 @@ Array = NDArray[Any]
 Vectors = dict[str, Array]
 
 MEMORY_TOLERANCE = 5e-6
-"""How far the memories of torch and onnxruntime may be apart before an export is refused."""
+"""How far the memories of torch and onnxruntime may be apart before an export is refused; a network
+may allow more, up to what a service allows."""
 DECISION_TOLERANCE = 1e-5
 """The same for probabilities and values: a softmax multiplies the distance of its logits."""
 ROLL_STEPS = 100
@@ -119,7 +120,8 @@ def write_graphs(
     for function, graph in graphs.items():
         (directory / f"{function}.onnx").write_bytes(build(policy, function, graph))
     vectors, apart = parity_vectors(policy, directory, graphs)
-    for function, tolerance in (("learn", MEMORY_TOLERANCE), ("decide", DECISION_TOLERANCE)):
+    memory_tolerance = getattr(policy, "memory_tolerance", MEMORY_TOLERANCE)
+    for function, tolerance in (("learn", memory_tolerance), ("decide", DECISION_TOLERANCE)):
         if not apart[function] <= tolerance:
             raise ExportError(
                 f"{function}: torch and onnxruntime are {apart[function]:.2g} apart, expected "
