@@ -75,7 +75,8 @@ def _plot_played(history: Sequence[dict[str, float]], path: Path) -> None:
                 steps = [entry["steps"] / 1e6 for entry in told]
                 axes.plot(steps, [entry[key] for entry in told], label=label, lw=1)
         axes.set(xlabel="interactions, millions", ylabel=unit, title="training mazes, as they come")
-        axes.legend()
+        if axes.lines:
+            axes.legend()
         axes.grid(alpha=0.3)
     write_picture(path, figure)
 
