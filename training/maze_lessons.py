@@ -157,6 +157,12 @@ def load(path: Path) -> Pupil:
     return pupil
 
 
+def begin(pupil: Pupil, stage: str) -> None:
+    """This stage from its beginning, with whatever has been learned."""
+    pupil.stage, pupil.minutes, pupil.iteration = stage, 0.0, 0
+    pupil.optimiser = _adam(pupil.policy, pupil.marker)
+
+
 def teach(
     pupil: Pupil,
     plan: Plan,
@@ -168,8 +174,7 @@ def teach(
     """All that is left of the stages, until `stopped`. Returns whether they are finished."""
     for stage in STAGES[STAGES.index(pupil.stage) :]:
         if stage != pupil.stage:
-            pupil.stage, pupil.minutes, pupil.iteration = stage, 0.0, 0
-            pupil.optimiser = _adam(pupil.policy, pupil.marker)
+            begin(pupil, stage)
         iterations = {"memory": _memory, "eyes": _eyes, "together": _together}[stage](
             pupil, plan, folder
         )
@@ -277,7 +282,7 @@ def _walk(
     done = pupil.minutes / max(plan.minutes(stage), 1e-9)
     share = plan.help_share
     if stage == "memory":
-        share = max(share, 1.0 - pupil.iteration / 15)
+        share = max(share, 1.0 - len(pupil.history) / 15)
         grown = sum(done >= one for one in plan.until)
         steps = plan.steps[min(grown, len(plan.steps) - 1)]
     else:

@@ -5,6 +5,7 @@ Importable without torch and without an engine, which are loaded only inside the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +83,16 @@ def maze_lessons(
     larger: Annotated[
         float, typer.Option(min=0, max=1, help="Share of mazes of 4×4 rooms; the rest have 3×3.")
     ] = 0.25,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Of a stream; given several times, streams grow by them."),
+    ] = None,
+    help_after: Annotated[
+        int, typer.Option(min=1, help="Steps of an episode after which the teacher walks.")
+    ] = 75,
+    again: Annotated[
+        str, typer.Option(help="With --resume: begin this stage again, with what was learned.")
+    ] = "",
 ) -> None:
     """Teach a policy that sees pictures to explore mazes and to remember them (DAgger).
 
@@ -98,7 +109,7 @@ def maze_lessons(
     import torch
 
     from training import distributed
-    from training.maze_lessons import FILE, STAGES, Plan, finish, load, new_pupil, teach
+    from training.maze_lessons import FILE, STAGES, Plan, begin, finish, load, new_pupil, teach
     from training.run import stop_on_signal
     from training.tasks.mazes.engine import EngineError
 
@@ -115,7 +126,14 @@ def maze_lessons(
         larger=larger,
         part=part,
         noise=noise,
+        help_after=help_after,
     )
+    if steps:
+        plan = replace(plan, steps=tuple(steps))
+    if again and again not in STAGES:
+        refuse(f"--again: expected one of {', '.join(STAGES)}, got {again}")
+    if again and not resume:
+        refuse("--again: expected --resume beside it: nothing was learned before")
     path = folder / FILE
     if path.exists() and not resume:
         refuse(f"{path} exists: add --resume to go on with it, or choose another --out")
@@ -133,6 +151,8 @@ def maze_lessons(
     with distributed.together(), stop_on_signal() as stop:
         try:
             pupil = load(path) if resume else new_pupil(seed)
+            if again:
+                begin(pupil, again)
             done = teach(pupil, plan, folder, lambda: bool(stop.by), show, save_every)
             finish(pupil, plan, folder, threads)
         except (ValueError, EngineError, FloatingPointError) as error:

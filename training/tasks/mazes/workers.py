@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ from training.tasks.mazes.engine import (
 _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_SECONDS = 60.0
 """A worker that says nothing for so long is taken for dead."""
+_GLANCE_SECONDS = 0.2
+"""How often a worker that has not answered is looked at. Its pipe alone does not tell: the engines
+of a killed worker hold it open."""
 _ATTEMPTS = 3
 """Starts of a worker in a row, without a step in between, before it is given up."""
 
@@ -156,17 +160,23 @@ class Engines:
 
     def _await(self, worker: int) -> None:
         """Waits for a worker's answer. One that died is started again, its episodes replayed."""
-        pipe = self._pipes[worker]
+        pipe, process = self._pipes[worker], self._processes[worker]
         assert pipe is not None
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        cause = f"it said nothing for {_PATIENCE_SECONDS:.0f} s"
         try:
-            if pipe.poll(_PATIENCE_SECONDS):
-                failed = pipe.recv()
-                if failed is None:
-                    self._failures[worker] = 0
-                    return
-                cause = str(failed)
-            else:
-                cause = f"it said nothing for {_PATIENCE_SECONDS:.0f} s"
+            while time.monotonic() < patience:
+                alive = process.is_alive()
+                if pipe.poll(_GLANCE_SECONDS if alive else 0.0):
+                    failed = pipe.recv()
+                    if failed is None:
+                        self._failures[worker] = 0
+                        return
+                    cause = str(failed)
+                    break
+                if not alive:
+                    cause = "its process ended"
+                    break
         except (EOFError, OSError):
             cause = "its process ended"
         self._again(worker, cause)
