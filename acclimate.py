@@ -3,6 +3,7 @@
 import typer
 
 import benchmarks.cli
+import service.alarms_cli
 import service.check_cli
 import service.cli
 import service.init_cli
@@ -21,6 +22,7 @@ import training.evaluate_mazes_cli
 import training.mazes_cli
 import training.mdps_cli
 import training.probe_cli
+import training.reference_cli
 import training.simulate_cli
 import training.universal_cli
 import training.workflow_cli
@@ -40,6 +42,7 @@ main.command("check")(service.check_cli.check_command)
 main.command("serve")(service.cli.serve_command)
 main.command("worker")(service.jobs_cli.worker_command)
 main.command("beat")(service.jobs_cli.beat_command)
+main.add_typer(service.alarms_cli.app, name="alarms")
 main.command("jobs")(service.jobs_cli.jobs_command)
 main.add_typer(service.keys_cli.app, name="keys")
 main.add_typer(service.ledger_cli.app, name="ledger")
@@ -57,6 +60,7 @@ training.cli.train_app.command("workflow")(training.workflow_cli.workflow)
 main.command("train-baseline")(training.baseline_cli.train_baseline)
 main.command("ablations")(training.ablations_cli.ablations)
 main.command("probe")(training.probe_cli.probe_command)
+main.command("reference")(training.reference_cli.reference)
 main.command("export")(training.cli.export)
 
 if __name__ == "__main__":

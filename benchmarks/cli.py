@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from benchmarks import demo as households
+from benchmarks.alarms import alarms
 from benchmarks.demo_report import how_to_go_on, report
 from benchmarks.demo_scores import to_json
 from benchmarks.interruption import ended_like_ctrl_c
@@ -28,6 +29,7 @@ from training.tasks.households import HouseholdsMissingError
 app = typer.Typer(help="Measurements beside peers.")
 bench = typer.Typer(help="Measure serving or training on this machine.", no_args_is_help=True)
 bench.command("serving")(serving)
+bench.command("alarms")(alarms)
 
 
 @bench.callback()

@@ -37,6 +37,7 @@ from contract.parts import (
 from contract.safety import Guardrails
 from contract.source import Problem, Source, read_mapping
 from contract.source import SpecError as SpecError
+from contract.watching import MOST_BUCKETS, Alarms, CutPoints
 
 Aggregation = Literal["earliest", "latest", "sum", "mean", "min", "max"]
 DEFAULT_POLICY = "universal/1"
@@ -207,6 +208,10 @@ class WorkflowSpec(Part):
     guardrails: Guardrails = Guardrails()
     fallback: Fallback
     adaptation: AdaptationTarget
+    buckets: dict[Name, Literal["values"] | CutPoints] = Field(default_factory=dict)
+    """Features of the context by which rewards, exploration and alarms are looked at: `values` of a
+    category or a boolean, or points that cut a number's range."""
+    alarms: Alarms = Alarms()
 
     _source: Source = PrivateAttr(default_factory=Source)
 
@@ -230,6 +235,7 @@ class WorkflowSpec(Part):
             if action_id not in ids:
                 raise ValueError(f"{where} must be one of {ids}, got {action_id!r}")
         self.guardrails.refuse_dead_ends()
+        self._refuse_impossible_buckets()
         low, high = self.reward.min, self.reward.max
         bounded = {"adaptation.target": self.adaptation.target}
         if self.guardrails.exploration is not None:
@@ -251,6 +257,32 @@ class WorkflowSpec(Part):
                 f"{wanted.target:g}: no account could ever count as adapted"
             )
         return self
+
+    def _refuse_impossible_buckets(self) -> None:
+        count = 0
+        for name, cuts in self.buckets.items():
+            feature, where = self.context.get(name), f"buckets.{name}"
+            if feature is None:
+                raise ValueError(f"{where} must be one of {sorted(self.context)}, got {name!r}")
+            if isinstance(feature, NumberFeature):
+                if cuts == "values":
+                    raise ValueError(f"{where} must be points that cut [{feature.min:g}, "
+                                     f"{feature.max:g}], as {name} is a number")  # fmt: skip
+                inside = all(feature.min < one < feature.max for one in cuts)
+                if not inside or sorted(set(cuts)) != cuts:
+                    raise ValueError(
+                        f"{where} must be ascending and within ({feature.min:g}, {feature.max:g}), "
+                        f"got {cuts}"
+                    )
+                count += len(cuts) + 1
+            elif isinstance(feature, ImageFeature):
+                raise ValueError(f"{where} must be a number, a category or a boolean")
+            elif cuts != "values":
+                raise ValueError(f"{where} must be `values`, as {name} is a {feature.type}")
+            else:
+                count += len(feature.values) if isinstance(feature, CategoryFeature) else 2
+        if count > MOST_BUCKETS:
+            raise ValueError(f"buckets must be at most {MOST_BUCKETS} in all, got {count}")
 
     @property
     def source(self) -> Source:
@@ -292,6 +324,10 @@ class WorkflowSpec(Part):
             del body["fallback"]["model"]
         if self.adaptation.within is None:
             del body["adaptation"]["within"]
+        if not self.buckets:
+            del body["buckets"]
+        if self.alarms == Alarms():
+            del body["alarms"]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @cached_property

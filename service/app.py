@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from service.api import (
     access,
     accounts,
+    alarms,
     batch,
     describe,
     health,
@@ -34,6 +35,7 @@ ROUTERS = (
     pictures.router,
     accounts.router,
     keys.router,
+    alarms.router,
     health.router,
     rollouts.router,
     describe.router,

@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from contract.baseline import Baseline, load_baseline
 from contract.bundle import BundleError, sha256_of
+from contract.memory_reference import MemoryReference, load_reference
 from contract.policy import OnnxPolicy, Parity, verify_parity
 from service.memory.store import PolicyIdentity
 from service.pins import Pins
@@ -24,6 +25,8 @@ class Policy:
     identity: PolicyIdentity
     sha256: str
     """Of the manifest, hex, and so of all that it pins."""
+    reference: MemoryReference | None = None
+    """What its memories looked like in training, where the bundle says so."""
 
 
 class Bundles:
@@ -115,4 +118,5 @@ def load_policy(directory: Path) -> Policy:
         parity,
         PolicyIdentity(manifest.policy, digest, manifest.shared_size, manifest.row_size),
         sha256_of(directory / "manifest.json"),
+        load_reference(directory, manifest),
     )

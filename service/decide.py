@@ -29,6 +29,7 @@ from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
 from service.fault_points import reach
+from service.holds import Holds
 from service.ledger.ledger import Ledger
 from service.ledger.records import (
     AccountKey,
@@ -119,6 +120,7 @@ class Decider:
         clock: Clock,
         draw_key: bytes,
         traffic: Traffic,
+        holds: Holds,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
@@ -126,6 +128,7 @@ class Decider:
         self._clock = clock
         self._draw_key = draw_key
         self._traffic = traffic
+        self._holds = holds
         self._awareness = Awareness()
         self._batchers: defaultdict[_Together, Batcher[_Asked, Committed | Behind]]
         self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
@@ -244,6 +247,8 @@ class Decider:
 
     async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
         """What becomes of valid requests of one workflow, in the five steps."""
+        if self._holds:
+            asked = [self._held(one) for one in asked]
         allowed = _guard(asked)
         memories = await self._read(asked)
         choices = await _infer(asked, allowed, memories)
@@ -253,6 +258,12 @@ class Decider:
         reach("decide.committed")
         self._count(asked, outcomes)
         return outcomes
+
+    def _held(self, one: _Asked) -> _Asked:
+        """The question, to be answered by the fallback where an alarm says so."""
+        if one.unreadable is None and self._holds.hold(one.workflow.spec, one.key, one.context):
+            return one._replace(memory=None, unreadable="alarm")
+        return one
 
     async def _read(self, asked: list[_Asked]) -> list[_Memory]:
         """The memories at hand or stored; None where the fallback decides without one.

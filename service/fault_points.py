@@ -33,6 +33,9 @@ FAULT_POINTS: Final = (
 JOB_FAULT_POINTS: Final = (
     "retention.in_transaction",  # an account's old events are deleted, and not for good
     "retention.committed",  # of one account; others are to come
+    "alarms.in_transaction",  # a page of accounts is looked at, and nothing of it is committed
+    "alarms.committed",  # alarms are raised, and nothing has followed yet
+    "alarms.reset",  # a memory was reset; its alarm does not know
     "migrate.brought",  # one account is brought over; the walk has not noted it
 )
 """Points of the jobs alone, which those above do not cover."""

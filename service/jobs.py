@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from service.alarms import Watch
 from service.catalog import Catalog, Workflow
 from service.clock import Clock
 from service.fault_points import reach
@@ -49,6 +50,7 @@ class Jobs:
         settings: Settings,
         rollouts: Rollouts,
         kill_switch: KillSwitch,
+        watch: Watch,
     ) -> None:
         self._ledger = ledger
         self._memories = memories
@@ -60,6 +62,7 @@ class Jobs:
         self._settings = settings
         self._rollouts = rollouts
         self._kill_switch = kill_switch
+        self._watch = watch
         # What a crash left is as old as the last change, however long ago that was.
         last = min(clock(), ledger.changed_last_us() or 0)
         self._to_sweep_from_us: int | None = last - SWEEP_US
@@ -73,6 +76,8 @@ class Jobs:
             "reconcile": self.reconcile,
             "migrate": self.migrate,
             "retention": lambda _: self.clear(),
+            "alarms": self._watch.look,
+            "holds": lambda _: self._watch.observe(),
             "count": lambda _: self.count_accounts(),
             "follow": lambda _: self.follow(),
             "rollouts": lambda _: self._rollouts.evaluate(self._recall, self._clock()),

@@ -257,6 +257,18 @@ class Metrics:
             buckets=GROUPS,
             registry=r,
         )
+        self.alarms_raised = Counter(
+            "acclimate_alarms_raised",
+            "Alarms that this process raised, by what they are about.",
+            ["workflow", "kind", "scope"],
+            registry=r,
+        )
+        self.alarms_open = Gauge(
+            "acclimate_alarms_open",
+            "Alarms that are not cleared, by what they are about; of accounts, how many.",
+            ["workflow", "kind", "scope", "bucket"],
+            registry=r,
+        )
         self.job_runs = Counter(
             "acclimate_job_runs",
             "Runs of jobs, by how they ended: done, failed, skipped as another ran it, lost to "
@@ -315,6 +327,12 @@ class Metrics:
         """Told of every group commit."""
         self.commit_writes.observe(writes)
         self.commit_seconds.observe(seconds)
+
+    def observe_alarms(self, counts: Mapping[tuple[str, str, str, str], int]) -> None:
+        """Told how many alarms are open by (workflow, kind, scope, bucket)."""
+        self.alarms_open.clear()
+        for labels, count in counts.items():
+            self.alarms_open.labels(*labels).set(count)
 
     def observe_phases(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Told how many accounts there are by (workflow, phase); a phase without one counts 0."""

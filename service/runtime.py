@@ -18,9 +18,11 @@ from contract.spec import BooleanFeature, CategoryFeature, ImageFeature, Workflo
 from guardrails.distribution import are_sound
 from service.access.keys import Keyring
 from service.access.rates import Rates
+from service.alarms import Watch
 from service.catalog import Catalog, Workflow, open_catalog
 from service.clock import Clock, now_us
 from service.decide import Decider
+from service.holds import Holds
 from service.jobs import Jobs
 from service.learn import Learner
 from service.ledger.ledger import Ledger
@@ -56,6 +58,7 @@ class Service:
     learner: Learner
     jobs: Jobs
     scheduler: Scheduler
+    watch: Watch
     metrics: Metrics
     rederiver: Rederiver
     rebuilder: Rebuilder
@@ -87,6 +90,8 @@ async def open_service(
         keyring = open_keyring(settings, ledger, clock)
         await keyring.refresh()
         together = Together(memories, recall, catalog, metrics)
+        holds = Holds()
+        watch = Watch(ledger, memories, recall, catalog, metrics, holds, clock)
         traffic = Traffic()
         learner = Learner(ledger, recall, together, catalog, metrics, clock, traffic)
         rollouts = Rollouts(ledger, catalog, traffic, metrics, clock, warm_up)
@@ -103,6 +108,7 @@ async def open_service(
             settings,
             rollouts,
             switch,
+            watch,
         )
         service = Service(
             settings,
@@ -110,10 +116,11 @@ async def open_service(
             memories,
             catalog,
             recall,
-            Decider(ledger, recall, metrics, clock, key, traffic),
+            Decider(ledger, recall, metrics, clock, key, traffic, holds),
             learner,
             jobs,
             Scheduler(ledger, metrics, settings, jobs.runs()),
+            watch,
             metrics,
             Rederiver(recall, catalog, key),
             Rebuilder(ledger, memories, recall),
@@ -134,6 +141,7 @@ async def open_service(
             metrics.expect_rollouts(workflow.spec)
             metrics.progress.expect(workflow.spec)
         await jobs.follow()  # who was in is in from the first request on
+        await watch.observe()  # before the first decision: where to fall back
         background = []
         if schedule:
             every = settings.key_refresh_seconds

@@ -27,6 +27,8 @@ def schedule(settings: Settings) -> list[Job]:
         Job("defaults", often),
         Job("reconcile", often, own=in_process),
         Job("migrate", max(often, 5.0), own=in_process),
+        Job("alarms", max(often, settings.alarm_interval_seconds)),
+        Job("holds", often, own=True),
         Job("count", max(often, 30.0), own=True),
         Job("follow", often, own=True),
         Job("rollouts", max(often, 10.0)),

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     job_lease_seconds: float = Field(3.0, ge=0.5, le=600)
     """How long a job waits for a worker that was killed in it; a run renews its lease at a third of
     that."""
+    alarm_interval_seconds: float = Field(15.0, gt=0)
+    """How often what changed is looked at for alarms."""
     broker_url: str | None = None
     """Celery's broker, `redis://…`; default: `redis_url`. One installation a database: beats and
     workers of two would mix."""

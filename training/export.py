@@ -28,11 +28,13 @@ from contract.bundle import (
     Graph,
     Manifest,
     Provenance,
+    load_manifest,
     sha256_of,
 )
 from contract.policy import OnnxPolicy, verify_parity
 from training import checkpoints
 from training.graphs import build, call, describe
+from training.memory_reference import ACCOUNTS, add_reference
 from training.policies.network import Network
 
 Array = NDArray[Any]
@@ -44,6 +46,8 @@ may allow more, up to what a service allows."""
 DECISION_TOLERANCE = 1e-5
 """The same for probabilities and values: a softmax multiplies the distance of its logits."""
 ROLL_STEPS = 100
+MOST_SLOTS = 1_000
+"""Slots of a context of which memories are still looked at; more are a picture's."""
 _PARITY_SEED = 271_828
 
 
@@ -60,13 +64,16 @@ def export_bundle(
     note: str = "",
     evaluation_trials: int = 10_000,
     evaluation: Path | None = None,
+    reference_accounts: int = ACCOUNTS,
     replace: bool = False,
     on_evaluation: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Writes the bundle of a checkpoint's policy to the directory `out`.
 
     Versions are the training machine's where the checkpoint recorded it; onnx and onnxruntime are
-    this one's, which make the graphs. `on_evaluation` hears that the long part begins.
+    this one's, which make the graphs. What memories are like is learned from `reference_accounts`
+    accounts of each age, on the curriculum's own tasks; 0: not at all, and so where contexts are
+    pictures, which take too long to play. `on_evaluation` hears that the long part begins.
     """
     from training.report import write_report
 
@@ -86,6 +93,9 @@ def export_bundle(
         manifest = write_graphs(
             learner.policy, partial, name, version, str(record["task"]), provenance
         )
+        if reference_accounts and manifest.context_size <= MOST_SLOTS:
+            add_reference(partial, curriculum=curriculum, accounts=reference_accounts)
+            manifest = load_manifest(partial)
         if evaluation_trials:
             on_evaluation()
         write_report(

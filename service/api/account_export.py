@@ -14,8 +14,10 @@ from service.api.account_schemas import (
     ExportedGeneration,
     ExportedSnapshot,
 )
+from service.api.alarm_schemas import alarm_record
 from service.api.answers import feedback_record
 from service.clock import to_moment, to_moment_or_none
+from service.ledger.alarms import list_alarms
 from service.ledger.records import Account, Decision, Feedback, Generation, Snapshot
 from service.ledger.scan import (
     Scope,
@@ -29,6 +31,8 @@ from service.runtime import Service
 
 PAGE = 500
 """Decisions read at a time."""
+MOST_ALARMS = 1_000
+"""Of an account, the newest: at most one of a kind is open."""
 
 
 async def exported(service: Service, account: Account, now_us: int) -> AsyncIterator[str]:
@@ -37,11 +41,21 @@ async def exported(service: Service, account: Account, now_us: int) -> AsyncIter
     key, ledger = account.key, service.ledger
     opened = await ledger.read(read_generations(key))
     kept = await ledger.read(read_snapshots(key))
+    alarms = await ledger.read(
+        list_alarms(
+            key.tenant,
+            workflow=key.workflow,
+            account_id=key.account_id,
+            open_only=False,
+            limit=MOST_ALARMS,
+        )
+    )
     head = {
         **key._asdict(),
         "exported_at": to_moment(now_us),
         "account": _account(account, await ledger.read(count_decisions(Scope(*key)))),
         "generations": [_generation(one) for one in opened],
+        "alarms": [alarm_record(one) for one in alarms],
         "snapshots": [_snapshot(one) for one in kept],
     }
     yield "{"

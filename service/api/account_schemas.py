@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.spec import WorkflowSpec
+from service.api.alarm_schemas import AlarmRecord
 from service.api.schemas import DecisionRecord, FeedbackRecord
 from service.rederive import Rederived
 
@@ -205,6 +206,7 @@ class AccountExport(BaseModel):
     exported_at: datetime
     account: ExportedAccount
     generations: list[ExportedGeneration]
+    alarms: list[AlarmRecord]
     snapshots: list[ExportedSnapshot]
     decisions: list[ExportedDecision] = Field(description="In order of time.")
     specs: dict[str, WorkflowSpec] = Field(description="Those that the decisions name, by version.")

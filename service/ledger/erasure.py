@@ -16,6 +16,8 @@ from service.ledger.rollout_tables import rollout_accounts, rollouts
 from service.ledger.statements import lock_names, run
 from service.ledger.tables import (
     accounts,
+    alarm_marks,
+    alarms,
     decisions,
     defaults_due,
     feedback,
@@ -73,7 +75,7 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
                 delete(table).where(columns.tenant == key.tenant, columns.decision_id.in_(ids))
             )
         _leave(connection, [tombstone("decision", key.tenant, one) for one in ids], None, at_us)
-    for table in (generations, snapshots, tallies, accounts):
+    for table in (generations, snapshots, tallies, alarm_marks, alarms, accounts):
         connection.execute(delete(table).where(*of_account(table, key)))
     own = rollout_accounts.c  # what it added to a rollout's sums stays there, and names nobody
     connection.execute(

@@ -209,6 +209,59 @@ tallies = Table(
     Column("body", Text, nullable=False),
 )
 
+alarm_marks = Table(
+    "alarm_marks",
+    metadata,
+    # How far the job that looks for alarms has looked at an account: service.ledger.alarms.
+    Column("tenant", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("account_id", String(128), primary_key=True),
+    Column("base_generation", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("anchor", BigInteger, nullable=False),
+)
+
+alarm_streams = Table(
+    "alarm_streams",
+    metadata,
+    # What many accounts' interactions come to: guardrails.streams. No account is named.
+    Column("tenant", String(64), primary_key=True),
+    Column("workflow", String(64), primary_key=True),
+    Column("policy", String(80), primary_key=True),
+    Column("bucket", String(256), primary_key=True),  # "": the whole workflow
+    Column("version", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),  # JSON
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("alarm_id", String(32), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("workflow", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("scope", String(16), nullable=False),  # account, workflow, bucket
+    Column("account_id", String(128), nullable=False),  # "" unless it is about one
+    Column("bucket", String(256), nullable=False),
+    Column("policy", String(80), nullable=False),
+    Column("consequence", String(16), nullable=False),
+    Column("base_generation", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("suggestion", Text, nullable=False),
+    Column("numbers", Text, nullable=False),  # JSON
+    Column("raised_at_us", BigInteger, nullable=False),
+    Column("acknowledged_at_us", BigInteger),
+    Column("acknowledged_by", String(128)),
+    Column("acted_at_us", BigInteger),
+    Column("cleared_at_us", BigInteger),
+    Column("cleared_by", String(128)),
+    Column("note", Text),
+    Index(None, "account_id", "workflow", "tenant"),
+    Index(None, "cleared_at_us", "consequence"),
+    Index(None, "raised_at_us", "alarm_id"),
+)
+
 
 api_keys = Table(
     "api_keys",

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from guardrails.streams import BATCH
 from service.decide import DecisionRequest
 from service.learn import FeedbackRequest
+from service.ledger.alarms import list_alarms, read_streams
 from service.ledger.leases import read_jobs
 from service.ledger.records import AccountKey
-from service.ledger.tables import decisions, feedback
+from service.ledger.tables import decisions, feedback, generations
 from service.memory.store import StoredMemory
 from service.runtime import Service, open_service
 from service.settings import Settings
@@ -235,6 +237,48 @@ async def test_a_worker_killed_while_it_migrates_leaves_the_next_to_complete_it(
 
         await until(all_brought)
         await audit.memories_equal_their_replays(service, within_seconds=5)
+
+
+@pytest.mark.parametrize("point", ["alarms.in_transaction", "alarms.committed", "alarms.reset"])
+async def test_a_worker_killed_among_alarms_leaves_the_next_to_raise_and_follow_each_once(
+    shop: dict[str, Any], start: Start, tmp_path: Path, point: str
+) -> None:
+    spec = tmp_path / "workflows" / "help.yaml"
+    spec.write_text(spec.read_text() + "alarms: {reward_shift: {account: reset_memory}}\n")
+    async with serving(shop) as service:
+        for n in range(45):
+            asked = [
+                DecisionRequest("default", account, CONTEXT, f"{account}-{n}")
+                for account in ACCOUNTS
+            ]
+            await service.decider.decide_many(service.catalog.workflows["help"], asked)
+            reward = 3.0 if n < 30 else -1.0
+            given = [
+                FeedbackRequest("default", f"{account}-{n}", reward, None, "one", False, None)
+                for account in ACCOUNTS
+            ]
+            await service.learner.learn_many(given)
+        doomed = start("worker", fault_point=point)
+        ask_for(shop, "alarms")
+        assert await ended(doomed) == -signal.SIGKILL
+        start("worker")
+        await asyncio.sleep(LEASE_SECONDS)
+        ask_for(shop, "alarms")
+
+        async def done() -> bool:
+            return await ran(service, "alarms")
+
+        await until(done)
+        found = await service.ledger.read(list_alarms("default", open_only=False))
+        assert sorted(one.account_id for one in found) == ACCOUNTS
+        assert all(one.acted_at_us is not None for one in found)
+        resets = select(generations.c.account_id).where(generations.c.reason == "reset")
+        assert sorted(await service.ledger.read(lambda it: list(it.scalars(resets)))) == ACCOUNTS
+        streams = await service.ledger.read(read_streams("default", "help", "counting/1"))
+        (stream,) = streams.values()
+        assert len(stream.body["rewards"]) * BATCH == 25 * len(ACCOUNTS)  # those above SETTLED
+        assert "settled" not in stream.body["pending"]
+        await audit.nothing_is_half_done(service)
 
 
 async def test_a_worker_that_is_asked_to_end_finishes_its_run(

@@ -11,6 +11,7 @@ import pytest
 from service.ledger.leases import Kept, Lease, read_jobs, release, renew, take
 from service.ledger.ledger import Ledger
 from service.metrics import Metrics
+from service.schedule import schedule
 from service.scheduler import Run, Scheduler
 from service.settings import Settings
 from tests.service.conftest import Open
@@ -146,6 +147,7 @@ async def test_embedded_every_job_runs_without_a_lease(open_client: Open) -> Non
     async with open_client(retention_days=1.0) as client:
         await client.service.scheduler.run_once()
         assert await client.service.ledger.read(read_jobs) == []
-        assert await client.metric("acclimate_job_runs_total") == 7
+        every = schedule(client.service.settings)
+        assert await client.metric("acclimate_job_runs_total") == len(every) > 5
         answer = await client.http.get("/metrics")
         assert 'outcome="failed"' not in answer.text
