@@ -38,6 +38,7 @@ from guardrails.streams import (
     to_json,
     without_rewards,
 )
+from service.bundles import Policy
 from service.catalog import Catalog, Workflow
 from service.clock import Clock
 from service.fault_points import reach
@@ -230,21 +231,27 @@ class Watch:
 
     async def _memories_of(
         self, workflow: Workflow, looks: Sequence[_Look]
-    ) -> Sequence[StoredMemory | None]:
-        """The stored memories at their heads; None for those that are not to be had."""
-        identity = workflow.policy.identity
-        wanted = [(look.account.key, identity) for look in looks]
+    ) -> Sequence[tuple[Policy, StoredMemory] | None]:
+        """The stored memories, and the policies that they are of; None for those that are not to be
+        had. In a rollout an account has one of each policy: it is the one that has learned most."""
+        serving = [one.policy for one in self._catalog.serving(workflow.name)]
+        wanted = [(look.account.key, policy.identity) for look in looks for policy in serving]
         try:
             found = await self._memories.get_many(wanted, keep_alive=False)
         except MemoryUnavailableError:
             return [None] * len(looks)
-        return [one if isinstance(one, StoredMemory) else None for one in found]
+        newest = []
+        for start in range(0, len(found), len(serving)):
+            of_one = zip(serving, found[start : start + len(serving)], strict=True)
+            kept = [(policy, one) for policy, one in of_one if isinstance(one, StoredMemory)]
+            newest.append(max(kept, key=lambda pair: pair[1].head.position, default=None))
+        return newest
 
     def _account(
         self,
         workflow: Workflow,
         look: _Look,
-        memory: StoredMemory | None,
+        memory: tuple[Policy, StoredMemory] | None,
         opened: Sequence[Alarm],
         page: Page,
     ) -> None:
@@ -271,8 +278,9 @@ class Watch:
         findings.append(stuck)
         _clear_if_over(is_open.get("exploration_collapse"), stuck, page)
         if memory is not None:
-            ill = sickness(workflow.policy.reference, memory.memory, memory.head.position)
-            findings.append(of_memory(ill, memory.head.position))
+            policy, stored = memory
+            ill = sickness(policy.reference, stored.memory, stored.head.position)
+            findings.append(of_memory(ill, stored.head.position))
             _clear_if_over(is_open.get("memory_health"), findings[-1], page)
         if head - anchor > WINDOW:
             anchor = head - WINDOW // 2

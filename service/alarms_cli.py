@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-TIMEOUT_SECONDS = 30.0
+from service.operator_cli import LOCAL, AsJson, Url, ask
 
 app = typer.Typer(
     help="List alarms, say that one was seen, end one.",
     no_args_is_help=True,
 )
 
-Url = Annotated[str, typer.Option(help="The service.")]
 Tenant = Annotated[str, typer.Option(help="Whose.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Key = Annotated[
     str | None,
-    typer.Option(envvar="ACCLIMATE_KEY", help="A key of an operator, where the service asks."),
+    typer.Option(
+        envvar="ACCLIMATE_KEY",
+        show_envvar=True,
+        help="An operator's key, where the service needs one.",
+    ),
 ]
 AlarmId = Annotated[str, typer.Argument(help="As `acclimate alarms list` shows it.")]
 
@@ -37,7 +40,7 @@ def list_command(
     account: Annotated[str | None, typer.Option(help="Only those about this one.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Cleared ones too.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most.")] = 100,
-    url: Url = DEFAULT_URL,
+    url: Url = LOCAL,
     tenant: Tenant = "default",
     key: Key = None,
     as_json: AsJson = False,
@@ -55,7 +58,8 @@ def list_command(
         "limit": limit,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-    found = _ask(url, tenant, key, "GET", "/v1/alarms", params=given)["alarms"]
+    path = f"/v1/alarms?{urlencode(given)}"
+    found = ask(url, key, "GET", path, tenant=tenant, refused=2)["alarms"]
     if as_json:
         print(json.dumps(found))
     else:
@@ -67,26 +71,27 @@ def list_command(
 def acknowledge(
     alarm_id: AlarmId,
     note: Annotated[str | None, typer.Option(help="What to note of it.")] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = LOCAL,
     tenant: Tenant = "default",
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Say that an alarm was seen; what follows from it goes on."""
     path = f"/v1/alarms/{alarm_id}/acknowledge"
-    _told(_ask(url, tenant, key, "POST", path, json={"note": note}), as_json)
+    _told(ask(url, key, "POST", path, {"note": note}, tenant=tenant, refused=2), as_json)
 
 
 @app.command()
 def clear(
     alarm_id: AlarmId,
-    url: Url = DEFAULT_URL,
+    url: Url = LOCAL,
     tenant: Tenant = "default",
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """End an alarm: whoever it held on the fallback is served by the policy again."""
-    _told(_ask(url, tenant, key, "POST", f"/v1/alarms/{alarm_id}/clear"), as_json)
+    path = f"/v1/alarms/{alarm_id}/clear"
+    _told(ask(url, key, "POST", path, tenant=tenant, refused=2), as_json)
 
 
 def _show(found: list[dict[str, Any]]) -> None:
@@ -100,7 +105,7 @@ def _show(found: list[dict[str, Any]]) -> None:
             one["alarm_id"],
             one["state"],
             one["kind"],
-            f"{one['workflow']}: {about}",
+            escape(f"{one['workflow']}: {about}"),
             one["cause"],
             one["suggestion"],
             one["consequence"],
@@ -114,30 +119,3 @@ def _told(alarm: dict[str, Any], as_json: bool) -> None:
         return
     by = alarm["cleared_by"] or alarm["acknowledged_by"]
     print(f"{alarm['alarm_id']}: {alarm['state']} by {by}")
-
-
-def _ask(
-    url: str, tenant: str, key: str | None, method: str, path: str, **more: Any
-) -> dict[str, Any]:
-    try:
-        import httpx  # only the client extra has it
-    except ImportError:
-        _refuse("needs httpx: pip install 'acclimate[client]'")
-    headers = {"X-Acclimate-Tenant": tenant}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
-    try:
-        response = httpx.request(
-            method, f"{url.rstrip('/')}{path}", headers=headers, timeout=TIMEOUT_SECONDS, **more
-        )
-        answer: dict[str, Any] = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        _refuse(f"{url} does not answer as a service does: {error}")
-    if response.status_code >= 400:
-        _refuse(str(answer.get("detail", answer)))
-    return answer
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"acclimate: {message}", file=sys.stderr)
-    raise typer.Exit(2)

@@ -35,18 +35,26 @@ def moment(told: str) -> str:
 
 
 def ask(
-    url: str, key: str | None, method: str, path: str, body: Mapping[str, Any] | None = None
+    url: str,
+    key: str | None,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    tenant: str | None = None,
+    refused: int = 1,
 ) -> Any:
-    """What the service answers. Exits with 1 when it says no, with 2 when it does not answer."""
+    """What the service answers. Exits with `refused` when it says no, with 2 when it does not
+    answer."""
     try:
-        from service.rollout_remote import RefusedError, RemoteError, connect
+        from service.operator_remote import RefusedError, RemoteError, connect
     except ImportError:
         refuse("this needs httpx: pip install 'acclimate[client]'", 2)
     try:
-        with connect(url, key) as door:
+        with connect(url, key, tenant) as door:
             return door.ask(method, path, body)
     except RefusedError as error:
-        refuse(str(error), 1)
+        refuse(str(error), refused)
     except RemoteError as error:
         refuse(str(error), 2)
 

@@ -19,7 +19,7 @@ from service.ledger import tables
 from service.ledger.keys import KeyRow, add_key
 from tests.service.conftest import Client, Open
 from tests.service.test_keys import add, bearer, key_row
-from tests.service.test_server import ANSWERS, KEY_ID, PICTURE
+from tests.service.test_server import ANSWERS, KEY_ID, PICTURE, add_alarm
 
 ACCOUNT = "/v1/workflows/{workflow}/accounts/{account_id}"
 ANYBODY, CALLER, OPERATOR = "anybody", "caller", "operator"
@@ -42,6 +42,10 @@ WHO_MAY = {
     f"DELETE {ACCOUNT}": OPERATOR,
     "GET /v1/workflows/{workflow}/verification": OPERATOR,
     "POST /v1/workflows/{workflow}/rebuild": OPERATOR,
+    "GET /v1/alarms": OPERATOR,
+    "GET /v1/alarms/{alarm_id}": OPERATOR,
+    "POST /v1/alarms/{alarm_id}/acknowledge": OPERATOR,
+    "POST /v1/alarms/{alarm_id}/clear": OPERATOR,
     "POST /v1/keys": ADMIN,
     "GET /v1/keys": ADMIN,
     "POST /v1/keys/{key_id}/rotate": ADMIN,
@@ -73,6 +77,10 @@ MAY = {
     Role.admin: {ANYBODY, CALLER, OPERATOR, ADMIN},
 }
 """What a key of one tenant may; of every tenant, an operator and an admin may `of-all` too."""
+
+
+OF_A_TENANT = ("{decision_id}", "{account_id}", "{key_id}", "{alarm_id}")
+"""What a path names that is one tenant's alone."""
 
 
 class Asked(NamedTuple):
@@ -125,6 +133,7 @@ async def acme(open_client: Open) -> AsyncIterator[Client]:
         del client.http.headers["Authorization"]
         known = KeyRow(KEY_ID, "known", "caller", "acme", "0" * 64, 1, "test")
         await client.service.ledger.change(add_key(known))
+        await client.service.ledger.change(add_alarm("acme"))
         yield client
 
 
@@ -194,14 +203,13 @@ async def test_to_another_tenants_key_what_is_acmes_is_not_there(acme: Client, r
     asked = [
         one
         for one in requests()
-        if WHO_MAY[one.route] in MAY[role]
-        and any(name in one.route for name in ("{decision_id}", "{account_id}", "{key_id}"))
+        if WHO_MAY[one.route] in MAY[role] and any(name in one.route for name in OF_A_TENANT)
     ]
     assert len(asked) >= 4
     for one in asked:
         answer = await acme.http.request(one.method, one.address, json=one.body)
         assert answer.status_code == 404, one
-    for path in ("/v1/workflows/help/verification", "/v1/keys"):
+    for path in ("/v1/workflows/help/verification", "/v1/keys", "/v1/alarms"):
         answer = await acme.http.get(path)
         if answer.status_code == 200:
             assert "acme" not in answer.text

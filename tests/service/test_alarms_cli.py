@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def service(service_process: Start, tmp_path: Path) -> ServiceProcess:
         for _ in range(200):
             if http.get("/v1/alarms").json()["alarms"]:
                 break
+            time.sleep(0.05)
     return running
 
 

@@ -17,13 +17,23 @@ from typing import Any
 import psutil
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import Connection
 
 import service.server
 from contract.spec import SpecError
-from service.api import account_schemas, batch, keys, rollout_schemas, schemas
+from service.api import (
+    account_schemas,
+    alarm_schemas,
+    alarms,
+    batch,
+    keys,
+    rollout_schemas,
+    schemas,
+)
 from service.app import create_app
+from service.ledger.alarms import Alarm, Page, write_page
 from service.ledger.keys import KeyRow, add_key
-from service.ledger.records import LedgerUnavailableError
+from service.ledger.records import AccountKey, LedgerUnavailableError
 from service.runtime import Service, open_service
 from service.server import FINISH_SECONDS, Discreet, RefusedToStartError, serve
 from service.settings import Settings
@@ -210,6 +220,7 @@ async def test_readiness_tells_what_is_not_there(
 ACCOUNT = "/v1/workflows/{workflow}/accounts/{account_id}"
 PICTURE = ("post", "/v1/workflows/{workflow}/decisions/picture")
 KEY_ID = "0123456789abcdef"
+ALARM_ID = 2 * KEY_ID
 ROLLOUT = {
     "workflow": "help",
     "policy": "counting/1",
@@ -288,6 +299,22 @@ ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
         None,
         account_schemas.ErasureAnswer,
     ),
+    ("get", "/v1/alarms"): ("/v1/alarms?state=all&limit=1", None, alarms.AlarmList),
+    ("get", "/v1/alarms/{alarm_id}"): (
+        f"/v1/alarms/{ALARM_ID}",
+        None,
+        alarm_schemas.AlarmRecord,
+    ),
+    ("post", "/v1/alarms/{alarm_id}/acknowledge"): (
+        f"/v1/alarms/{ALARM_ID}/acknowledge",
+        {"note": "rates changed on Monday"},
+        alarm_schemas.AlarmRecord,
+    ),
+    ("post", "/v1/alarms/{alarm_id}/clear"): (
+        f"/v1/alarms/{ALARM_ID}/clear",
+        None,
+        alarm_schemas.AlarmRecord,
+    ),
     ("get", "/v1/rollouts"): ("/v1/rollouts", None, rollout_schemas.RolloutList),
     ("get", "/v1/rollouts/{rollout_id}"): (
         "/v1/rollouts/{rollout}",
@@ -330,11 +357,27 @@ ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
 }
 
 
+def add_alarm(tenant: str) -> Callable[[Connection], None]:
+    """An open alarm about all accounts of the workflow."""
+
+    def add(connection: Connection) -> None:
+        crowd = AccountKey(tenant, "help", "")
+        about = ("reward_shift", "workflow", "", "", "test/1", "alert")
+        told = Alarm(
+            ALARM_ID, *crowd[:2], *about, 0, 1, "a cause", "a suggestion", {"after": 0.1}, 1
+        )
+        page = Page({}, {}, [told], [], 1)
+        assert write_page(connection, page) == [told]
+
+    return add
+
+
 async def test_every_route_answers_what_it_documents(client: Client) -> None:
     await client.decide("a", decision_id="d", episode_id="e")
     await client.learn("d", reward=1, feedback_id="1", occurred_at="2027-01-15T09:00:00+01:00")
     row = KeyRow(KEY_ID, "test", "caller", "default", "0" * 64, client.service.clock(), "test")
     await client.service.ledger.change(add_key(row))
+    await client.service.ledger.change(add_alarm("default"))
     begun = (await client.http.post("/v1/rollouts", json=ROLLOUT)).json()
     await client.service.rollouts.evaluate(client.service.recall, client.service.clock())
     described = (await client.http.get("/openapi.json")).json()
@@ -410,6 +453,10 @@ async def test_every_documented_status_is_one_that_is_given(open_client: Open) -
             f"post /v1/rollouts/{{rollout_id}}/{action}": reads | {"400", "409"}
             for action in ("approve", "pause", "resume", "advance", "roll-back")
         },
+        "get /v1/alarms": reads - {"404"},
+        "get /v1/alarms/{alarm_id}": reads,
+        "post /v1/alarms/{alarm_id}/acknowledge": reads | {"400"},
+        "post /v1/alarms/{alarm_id}/clear": reads,
         "get /v1/kill-switch": reads - {"404", "503"},
         "put /v1/kill-switch": reads | {"400", "413"},
         "get /v1/audit": reads - {"404"},

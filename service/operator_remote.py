@@ -1,4 +1,4 @@
-"""A running service's rollouts and kill switch, over REST."""
+"""What operators ask of a running service, over REST: rollouts, the kill switch, alarms."""
 
 from __future__ import annotations
 
@@ -40,10 +40,12 @@ class Door(NamedTuple):
 
 
 @contextlib.contextmanager
-def connect(url: str, key: str | None) -> Iterator[Door]:
-    """The service at `url`, asked with a key where it needs one. Raises RemoteError for what is no
-    address."""
+def connect(url: str, key: str | None, tenant: str | None = None) -> Iterator[Door]:
+    """The service at `url`, asked with a key where it needs one, about a tenant where that is to be
+    said. Raises RemoteError for what is no address."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if tenant is not None:
+        headers["X-Acclimate-Tenant"] = tenant
     try:
         http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
     except (httpx.InvalidURL, TypeError, ValueError) as error:
