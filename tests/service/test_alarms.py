@@ -158,7 +158,9 @@ async def test_a_reset_that_follows_is_an_event_and_happens_once(
 async def test_one_bucket_falls_and_the_others_go_on(open_client: Open, settings: Settings) -> None:
     say(
         settings,
-        "buckets: {plan: values}\nalarms: {reward_shift: {account: 'off', bucket: fall_back}}\n",
+        "buckets: {plan: values}\nalarms:\n"
+        "  reward_shift: {account: 'off', bucket: fall_back}\n"
+        "  exploration_collapse: {account: 'off', workflow: 'off', bucket: 'off'}\n",
     )
     basic, premium = CONTEXT | {"plan": "basic"}, CONTEXT
     async with open_client() as client:
