@@ -26,6 +26,7 @@ from service.api.body_limit import BodyLimit
 from service.api.express import Express
 from service.api.gate import Gate
 from service.api.headers import Headers
+from service.api.requests import Requests
 from service.runtime import Service
 
 ROUTERS = (
@@ -79,7 +80,8 @@ class App(FastAPI):
             service.rates,
             {OPENAPI, *self._open_paths()},
         )
-        self._door = Headers(gate, service.metrics.observe_status)
+        headers = Headers(gate, service.metrics.observe_status)
+        self._door = Requests(headers, service.metrics, service.settings.log_requests)
 
     def _open_paths(self) -> Iterator[str]:
         locked = {"/metrics"} if self._settings.metrics_need_key else set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -53,7 +54,8 @@ class Batcher(Generic[T, R]):
         if not self._gathering and self._running < self._at_once:
             self._gathering = True
             self._running += 1
-            run = asyncio.create_task(self._run())
+            # Not in the context of whoever asks first: a run works for all who ask.
+            run = asyncio.create_task(self._run(), context=Context())
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
         return answer

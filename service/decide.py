@@ -28,6 +28,7 @@ from service.awareness import Awareness
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
+from service.correlation import ASKING, Asking
 from service.fault_points import reach
 from service.holds import Holds
 from service.ledger.ledger import Ledger
@@ -91,6 +92,8 @@ class _Asked(NamedTuple):
     """The memory to decide from, when it is at hand; else the stored one."""
     unreadable: str | None = None
     """Why there is no memory to decide from: the fallback's reason."""
+    asking: Asking | None = None
+    """The request it came with."""
 
 
 class _Choices(NamedTuple):
@@ -148,9 +151,14 @@ class Decider:
                 raise
             return answered
         outcome = await self._ask(asked)
-        if isinstance(outcome, Behind):
-            return await self._catch_up(asked, outcome)
-        return outcome.decision
+        made = (
+            await self._catch_up(asked, outcome)
+            if isinstance(outcome, Behind)
+            else outcome.decision
+        )
+        if asked.asking is not None:
+            asked.asking.reason = made.reason
+        return made
 
     async def decide_many(
         self, workflow: Workflow, requests: Sequence[DecisionRequest]
@@ -370,6 +378,10 @@ class Decider:
 
 def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Asked:
     """The request as a valid one. Raises ContextError and ActionsError."""
+    asking = ASKING.get()
+    decision_id = request.decision_id or secrets.token_hex(16)
+    if asking is not None:
+        asking.workflow, asking.decision_id = workflow.name, decision_id
     context, clipped = check_context(workflow.spec, request.context)
     if request.actions is not None:
         _refuse_unknown_actions(workflow, request.actions)
@@ -377,10 +389,11 @@ def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Ask
         workflow,
         request,
         AccountKey(request.tenant, workflow.name, request.account_id),
-        request.decision_id or secrets.token_hex(16),
+        decision_id,
         context,
         clipped,
         started,
+        asking=asking,
     )
 
 

@@ -19,7 +19,7 @@ from service.clock import to_moment, to_moment_or_none
 from service.ledger.leases import JobRow, read_jobs
 from service.ledger.reading import open_to_read
 from service.ledger.records import LedgerUnavailableError
-from service.server import log_discreetly
+from service.logs import log_discreetly
 from service.settings import SettingError
 
 Workflows = Annotated[Path | None, typer.Option(help="Directory of workflow files.")]
@@ -40,7 +40,7 @@ def worker_command(
     when what runs has ended, and with 2 when a setting or the ledger is not fit, saying why.
     """
     settings = read_settings(jobs="workers", workflows=workflows, policies=policies)
-    log_discreetly()
+    log_discreetly(settings)
     _run(lambda: _worker().run_worker(settings, concurrency))
 
 
@@ -55,7 +55,7 @@ def beat_command(
     is not fit, saying why.
     """
     settings = read_settings(jobs="workers", data_dir=data_dir)
-    log_discreetly()
+    log_discreetly(settings)
     _run(lambda: _worker().run_beat(settings))
 
 

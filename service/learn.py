@@ -18,6 +18,7 @@ from contract.spec import WorkflowSpec
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Catalog
 from service.clock import Clock
+from service.correlation import ASKING
 from service.fault_points import reach
 from service.feedback_order import FeedbackOrder
 from service.ledger.ledger import Ledger
@@ -105,6 +106,9 @@ class Learner:
     async def learn(self, request: FeedbackRequest) -> Recorded:
         """The committed feedback. Raises DecisionUnknownError, ErasedError, NotActiveError,
         FeedbackError, BodyConflictError and LedgerUnavailableError."""
+        asking = ASKING.get()
+        if asking is not None:
+            asking.decision_id = request.decision_id
         try:
             return await self._batches.ask((request, time.perf_counter()))
         except BacklogFullError as error:

@@ -65,6 +65,13 @@ class Metrics:
         )
         for status in REFUSALS:
             self.refusals.labels(str(status))
+        self.requests = Counter(
+            "acclimate_requests",
+            "Requests by route and by the status they were answered with; `gone`: whoever asked "
+            "had left.",
+            ["route", "status"],
+            registry=r,
+        )
         self.decisions = Counter(
             "acclimate_decisions",
             "Decisions committed, by what chose the action.",
@@ -317,6 +324,10 @@ class Metrics:
         """Told of a request refused for its context. What nobody declared is no label."""
         feature = "" if error.cause == "undeclared" else error.feature
         self.refused.labels(workflow, feature, error.cause).inc()
+
+    def observe_request(self, route: str, status: int | None) -> None:
+        """Told of every request that is over; a path that is no route's has none."""
+        self.requests.labels(route, "gone" if status is None else str(status)).inc()
 
     def observe_status(self, status: int) -> None:
         """Told the status of every answer."""

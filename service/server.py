@@ -9,19 +9,18 @@ import logging
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import uvicorn
 
 from contract.bundle import BundleError
 from contract.spec import SpecError
-from service.api.problems import causes, kinds
+from service.api.problems import kinds
 from service.app import create_app
 from service.fault_points import arm
 from service.ledger.records import LedgerUnavailableError
+from service.logs import log_discreetly
 from service.runtime import open_service
 from service.settings import SettingError, Settings
 
@@ -43,7 +42,7 @@ class RefusedToStartError(Exception):
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then returns when every request in flight is answered and
     everything is closed. A second signal waits for no request. Raises RefusedToStartError."""
-    log_discreetly()
+    log_discreetly(settings)
     arm(settings.fault_point)
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*GARBAGE)
@@ -51,29 +50,6 @@ def serve(settings: Settings) -> None:
         uvicorn_loop().run(_serve(settings))
     except (SpecError, BundleError, LedgerUnavailableError, SettingError) as error:
         raise RefusedToStartError(str(error)) from error
-
-
-def log_discreetly() -> None:
-    """Logs to standard error, without what exceptions quote."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-class Discreet(logging.Formatter):
-    """Shows what was raised where, without the exceptions' texts: those may quote a request."""
-
-    def formatException(  # noqa: N802 (logging's name)
-        self,
-        ei: tuple[type[BaseException], BaseException, TracebackType | None]
-        | tuple[None, None, None],
-    ) -> str:
-        """Frames and types, causes first."""
-        shown = [
-            "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
-            for error in reversed(causes(ei[1]))
-        ]
-        return "\nand from it\n".join(shown)
 
 
 def uvicorn_loop() -> asyncio.Runner:

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
     the time a load balancer takes to notice."""
     max_body_bytes: int = Field(1_000_000, gt=0)
     """Larger request bodies get 413."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the log for people, or a JSON object each for machines. Both name requests and
+    decisions by id, and quote nothing that a request held."""
+    log_requests: Literal["off", "failed", "all"] = "failed"
+    """Which requests get a line in the log: those answered with 5xx, all, or none."""
     fault_point: str | None = None
     """For tests only: where in `service/fault_points.py` the process is to kill itself."""
 

@@ -30,6 +30,7 @@ _JSON = {b"application/json", b"application/json; charset=utf-8"}
 class _Stop(NamedTuple):
     """One route: where it is, what it calls, and what that takes besides the service."""
 
+    route: APIRoute
     matches: Callable[[str], Any]
     endpoint: Callable[..., Coroutine[Any, Any, Response]]
     body: TypeAdapter[Any]
@@ -76,6 +77,7 @@ class Express:
             for stop in self._stops:
                 match = stop.matches(path)
                 if match is not None:
+                    scope["route"] = stop.route  # as a router leaves it
                     return stop, match.groupdict()
         return None, {}
 
@@ -85,6 +87,7 @@ def _stop(route: APIRoute) -> _Stop:
     needs = needs_of(route)
     assert needs is not None, f"{route.path}: the express way is for those with a key"
     return _Stop(
+        route=route,
         matches=route.path_regex.match,
         endpoint=route.endpoint,
         body=TypeAdapter(hints["body"]),

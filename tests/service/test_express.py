@@ -22,7 +22,11 @@ async def both(
 ) -> list[tuple[int, dict[str, str], bytes]]:
     """What either way answers."""
     answers = [
-        await client.http.post(path, content=sent, headers=[(b"Content-Type", one), *headers])
+        await client.http.post(
+            path,
+            content=sent,
+            headers=[(b"Content-Type", one), (b"X-Request-ID", b"one"), *headers],
+        )
         for one in (EXPRESS, FASTAPI)
     ]
     return [(one.status_code, dict(one.headers), one.content) for one in answers]

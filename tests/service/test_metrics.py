@@ -13,6 +13,7 @@ from tests.service.conftest import CONTEXT, Client
 
 LABELS = {"workflow", "policy", "reason", "cause", "limit", "feature", "status", "phase"}
 LABELS |= {"job", "outcome", "age", "arm", "per", "verdict", "kind", "scope", "bucket"}
+LABELS |= {"route"}
 UNITS = ("_seconds", "_interactions", "_writes", "_decisions")
 """What a histogram is of ends its name: a base unit, or what is counted."""
 OWN = "acclimate_"

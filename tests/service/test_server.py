@@ -34,8 +34,9 @@ from service.app import create_app
 from service.ledger.alarms import Alarm, Page, write_page
 from service.ledger.keys import KeyRow, add_key
 from service.ledger.records import AccountKey, LedgerUnavailableError
+from service.logs import Discreet
 from service.runtime import Service, open_service
-from service.server import FINISH_SECONDS, Discreet, RefusedToStartError, serve
+from service.server import FINISH_SECONDS, RefusedToStartError, serve
 from service.settings import Settings
 from tests.processes import free_port, wait_until
 from tests.service.conftest import CONTEXT, Client, Open
