@@ -31,6 +31,11 @@ GARBAGE = (50_000, 20, 50)
 """When Python looks for cycles: a group of requests must not set it off by being in flight."""
 FINISH_SECONDS = 10
 """How long requests in flight are waited for once no new ones are taken."""
+LINGER_SECONDS = 0.5
+"""How long, before that, accepted connections may still send the request they came for."""
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than balancers keep theirs (60 seconds is usual), so
+that none sends a request into a connection that is closed at that moment."""
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +68,51 @@ def uvicorn_loop() -> asyncio.Runner:
 
 class _Server(uvicorn.Server):
     """Uvicorn's server without its signal handlers, which end the process by the signal they
-    caught before anything else is closed."""
+    caught before anything else is closed; and it lets go of connections without cutting any off."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def let_go(self) -> None:
+        """Every answer from now on is the last one of its connection, and says so: clients come
+        back by another one, to whom a balancer sends them."""
+        last = (b"connection", b"close")
+        self.config.encoded_headers.append(last)  # what the next second's headers are made from
+        self.server_state.default_headers = [*self.server_state.default_headers, last]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's, which closes every connection that has no request yet, once whoever was
+        connected had the time to send one."""
+        listening = [one.dup() for one in sockets or ()]
+        for one in (*self.servers, *(sockets or ())):
+            one.close()
+        for one in listening:
+            await self._accept_the_rest(one)
+        for _ in range(round(LINGER_SECONDS / 0.02)):
+            if self.force_exit or not self.server_state.connections:
+                break
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    async def _accept_the_rest(self, listening: socket.socket) -> None:
+        """Takes whom the kernel let in already, then listens no more: closing alone would cut
+        them off."""
+        waiting = []
+        listening.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.append(listening.accept()[0])
+        listening.close()
+        for one in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, one)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 async def _serve(settings: Settings) -> None:
@@ -90,6 +135,7 @@ async def _serve(settings: Settings) -> None:
             access_log=False,
             log_config=None,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=FINISH_SECONDS,
         )
         server = _Server(config)
@@ -101,7 +147,8 @@ async def _serve(settings: Settings) -> None:
             if asked_before:
                 server.should_exit = server.force_exit = True
             else:
-                log.info("stopping")
+                log.info("stopping in %g s", settings.drain_seconds)
+                server.let_go()
                 loop.call_later(settings.drain_seconds, setattr, server, "should_exit", True)
 
         app.state.stopping = False

@@ -59,6 +59,8 @@ class Load:
         """By account, in the order of time."""
         self.refused = 0
         """Answers that were 503."""
+        self.cut_off: list[str] = []
+        """Requests that were sent over a connection and got no answer over it."""
         self.wrong: list[str] = []
         """Answers that should not have been."""
         self._base_url = base_url
@@ -149,9 +151,11 @@ class Load:
             started = time.monotonic()
             try:
                 answer = await http.post(path, json=body)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 if not self._service_ends:
                     raise
+                if not isinstance(error, httpx.ConnectError):
+                    self.cut_off.append(f"{path}: {error!r}")
                 await asyncio.sleep(0.05)
                 continue
             if answer.status_code == 200:
