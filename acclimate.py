@@ -11,7 +11,9 @@ import service.jobs_cli
 import service.keys_cli
 import service.kill_switch_cli
 import service.ledger_cli
+import service.migrate_cli
 import service.rollout_cli
+import service.settings_cli
 import training.ablations_cli
 import training.baseline_cli
 import training.bench_cli
@@ -46,8 +48,10 @@ main.add_typer(service.alarms_cli.app, name="alarms")
 main.command("jobs")(service.jobs_cli.jobs_command)
 main.add_typer(service.keys_cli.app, name="keys")
 main.add_typer(service.ledger_cli.app, name="ledger")
+main.command("migrate")(service.migrate_cli.migrate_command)
 main.add_typer(service.rollout_cli.app, name="rollout")
 main.add_typer(service.kill_switch_cli.app, name="kill-switch")
+main.command("settings")(service.settings_cli.settings_command)
 main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
 main.add_typer(training.evaluate_mazes_cli.play_app, name="play")

@@ -81,7 +81,9 @@ async def open_service(
     """
     metrics = Metrics()
     key = settings.draw_key()
-    ledger = Ledger.open(settings.ledger, metrics.observe_commit, key=key)
+    ledger = Ledger.open(
+        settings.ledger, metrics.observe_commit, key=key, migrates=settings.migrations == "start"
+    )
     try:
         pins = read_pins(settings.policy_pins)
         catalog = open_catalog(settings.workflows, settings.policies, ledger, clock(), pins)

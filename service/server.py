@@ -21,6 +21,7 @@ from service.app import create_app
 from service.fault_points import arm
 from service.ledger.records import LedgerUnavailableError
 from service.logs import log_discreetly
+from service.migration_wait import until_migrated
 from service.runtime import open_service
 from service.settings import SettingError, Settings
 
@@ -120,6 +121,8 @@ async def _serve(settings: Settings) -> None:
     loop.set_exception_handler(_log_unretrieved)
     early = asyncio.Event()
     _on_signals(early.set)  # as process 1 of a container, nothing else would end it while it starts
+    if not await until_migrated(settings, early):
+        return
     async with open_service(settings) as service:
         keyring = service.keyring
         settings.refuse_exposure(is_open=keyring.is_open, is_empty=keyring.is_empty)

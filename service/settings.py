@@ -40,7 +40,11 @@ class Settings(BaseSettings):
     """One process's settings. The defaults are the embedded profile: no server to install."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ACCLIMATE_", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="ACCLIMATE_",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     host: str = "127.0.0.1"
@@ -58,6 +62,9 @@ class Settings(BaseSettings):
     whole."""
     ledger_url: str | None = None
     """SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`; default: SQLite in `data_dir`."""
+    migrations: Literal["start", "wait"] = "start"
+    """`start`: whoever starts first brings the ledger to this release's version. `wait`: nobody
+    who serves does; they wait until `acclimate migrate` has."""
     redis_url: str | None = None
     """`redis://…`, `rediss://…` or `unix://…` keeps memories in Redis, and
     `redis+cluster://<host>:<port>,<host>:<port>` or `rediss+cluster://…` in a Redis Cluster, of

@@ -18,6 +18,7 @@ from celery import Celery
 from prometheus_client import start_http_server
 
 from service.fault_points import arm
+from service.migration_wait import until_migrated
 from service.runtime import Service, open_service
 from service.schedule import schedule
 from service.settings import Settings
@@ -102,6 +103,7 @@ def _opened(settings: Settings) -> Iterator[tuple[Service, asyncio.AbstractEvent
     thread.start()
     opening = open_service(settings, schedule=False)
     try:
+        asyncio.run_coroutine_threadsafe(until_migrated(settings), loop).result()
         service = asyncio.run_coroutine_threadsafe(opening.__aenter__(), loop).result()
         try:
             yield service, loop

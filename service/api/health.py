@@ -9,7 +9,7 @@ from sqlalchemy import text
 from service.api.access import OPEN
 from service.api.problems import documented
 from service.api.routes import Running
-from service.api.schemas import Liveness, PolicyHealth, Readiness
+from service.api.schemas import Liveness, PolicyHealth, Readiness, Startup
 from service.ledger.records import LedgerUnavailableError
 from service.memory.store import MemoryUnavailableError
 
@@ -24,6 +24,14 @@ router = APIRouter(tags=["operations"], dependencies=[OPEN])
 async def live() -> Liveness:
     """The process answers."""
     return Liveness()
+
+
+@router.head("/startupz", include_in_schema=False)
+@router.get("/startupz", responses=documented())
+async def started() -> Startup:
+    """The ledger is of this release's version, every bundle passed its parity vectors, the pipeline
+    is warm: nobody listens before. Whether it may be sent requests now, /readyz says."""
+    return Startup()
 
 
 @router.head("/readyz", include_in_schema=False)

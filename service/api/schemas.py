@@ -225,6 +225,12 @@ class Liveness(BaseModel):
     status: Literal["alive"] = "alive"
 
 
+class Startup(BaseModel):
+    """The process has started."""
+
+    status: Literal["started"] = "started"
+
+
 class PolicyHealth(BaseModel):
     """How one bundle runs on this machine."""
 

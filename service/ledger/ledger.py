@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -51,14 +49,12 @@ from service.ledger.settle import (
     SnapshotWrite,
 )
 from service.ledger.tables import accounts, decisions, defaults_due, ledgers, spec_versions
+from service.ledger.version import migrate, one_at_a_time, refuse_other, version_of
 
 R = TypeVar("R")
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 TIMEOUT_SECONDS = 5.0
 """How long a commit or a read may take before it counts as failed."""
-_START_LOCK = 0x41434C4D
-"""Which of PostgreSQL's advisory locks replicas take turns by when they start."""
 PLANNED_ONCE = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
 """Writes look rows up by key, always: one plan a statement, by index, whatever the statistics."""
 PLANNED_ANEW = "-c plan_cache_mode=force_custom_plan"
@@ -102,15 +98,21 @@ class Ledger:
         timeout_seconds: float = TIMEOUT_SECONDS,
         *,
         key: bytes = b"",
+        migrates: bool = True,
     ) -> Ledger:
-        """Migrates the ledger at `url` to this version and opens it. `key` is the installation's:
-        what is erased leaves hashes under it.
+        """Migrates the ledger at `url` to this version, if it `migrates`, and opens it. `key` is
+        the installation's: what is erased leaves hashes under it.
 
-        Raises LedgerUnavailableError when it cannot be reached or does not promise durability.
+        Raises LedgerUnavailableError when it cannot be reached, does not promise durability, or is
+        of another version.
         """
         try:
             engine = _connect(url, timeout_seconds, PLANNED_ANEW)
-            _migrate(engine)
+            if migrates:
+                migrate(engine)
+            else:
+                with engine.connect() as connection:
+                    refuse_other(version_of(connection))
             _assert_durable(engine)
             with engine.begin() as connection:
                 ledger_id = _identify(connection)
@@ -355,7 +357,7 @@ class Ledger:
         """
         try:
             with self._engine.begin() as connection:
-                _one_at_a_time(connection)
+                one_at_a_time(connection)
                 return _register_spec(connection, spec, now_us)
         except SQLAlchemyError as error:
             raise LedgerUnavailableError(f"not committed: {type(error).__name__}") from error
@@ -442,27 +444,23 @@ def _connect(url: str, timeout_seconds: float, planning: str, **options: Any) ->
     return engine
 
 
-def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        _one_at_a_time(connection)
-        if connection.dialect.name == "postgresql":  # a large ledger takes what it takes
-            connection.execute(text("SET LOCAL statement_timeout = 0"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
-def _one_at_a_time(connection: Connection) -> None:
-    """Until this transaction ends, no other replica is past this point. SQLite writers already
-    are one at a time."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _START_LOCK})
+def migrate_ledger(url: str) -> str | None:
+    """Brings the ledger at `url` to this release's version; the one that it was of. Raises
+    LedgerUnavailableError."""
+    try:
+        engine = _connect(url, TIMEOUT_SECONDS, PLANNED_ANEW)
+        try:
+            return migrate(engine)
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise LedgerUnavailableError(f"the ledger cannot be migrated: {cause}") from error
 
 
 def _identify(connection: Connection) -> str:
     """The ledger's id, drawn when it is first opened."""
-    _one_at_a_time(connection)
+    one_at_a_time(connection)
     known = connection.scalar(select(ledgers.c.ledger_id))
     if known is None:
         known = secrets.token_hex(16)

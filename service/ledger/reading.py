@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from contract.spec import WorkflowSpec
-from service.ledger.ledger import MIGRATIONS, Ledger
+from service.ledger.ledger import Ledger
 from service.ledger.records import LedgerUnavailableError
 from service.ledger.tables import ledgers
+from service.ledger.version import refuse_other, version_of
 
 TIMEOUT_SECONDS = 60.0
 """How long a read may take: no customer waits for it."""
@@ -40,7 +38,7 @@ def open_to_read(url: str) -> ReadLedger:
     try:
         engine = _connect(make_url(url))
         with engine.connect() as connection:
-            _refuse_other_version(connection)
+            refuse_other(version_of(connection))
             ledger_id = connection.scalar(select(ledgers.c.ledger_id))
     except (SQLAlchemyError, OSError) as error:
         cause = getattr(error, "orig", None) or error
@@ -50,16 +48,18 @@ def open_to_read(url: str) -> ReadLedger:
     return ReadLedger(engine, engine, str(ledger_id), b"", TIMEOUT_SECONDS, lambda *_: None)
 
 
-def _refuse_other_version(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    ours = ScriptDirectory.from_config(config).get_current_head()
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found != ours:
-        raise LedgerUnavailableError(
-            f"the ledger is of version {found}, expected {ours}: a service of this version migrates"
-            " it when it starts"
-        )
+def read_version(url: str) -> str | None:
+    """The version of the ledger at `url`; None: it is empty. Raises LedgerUnavailableError."""
+    try:
+        engine = _connect(make_url(url))
+        try:
+            with engine.connect() as connection:
+                return version_of(connection)
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise LedgerUnavailableError(f"the ledger cannot be opened: {cause}") from error
 
 
 def _connect(url: URL) -> Engine:

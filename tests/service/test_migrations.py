@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,14 +12,19 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
 
+from acclimate import main
 from contract.adaptation import AccountAdaptation, observe
 from contract.spec import parse_workflow
-from service.ledger.ledger import MIGRATIONS, SQLITE_PRAGMAS, Ledger
+from service.ledger.ledger import SQLITE_PRAGMAS, Ledger, migrate_ledger
 from service.ledger.records import AccountKey, Head
+from service.ledger.version import MIGRATIONS, newest
 from service.settings import Settings
+from tests.processes import wait_until
 from tests.service.conftest import CONTEXT, WORKFLOW, Open, Time
 from tests.service.pasts import agree, declare, past_of
+from tests.service_process import ServiceProcess
 
 SPEC = parse_workflow(WORKFLOW)
 TENANTS = ("default", "theirs")
@@ -287,3 +294,73 @@ async def test_what_was_folded_before_the_upgrade_can_be_revised_after_it(
         anew = await client.service.ledger.reset(account.key, 1_000)
         assert anew.head == Head(2, 0)
         assert (await client.service.ledger.erase(account.key, 1_000)).decisions == 5
+
+
+def test_migrate_says_what_it_did_and_what_is_to_do(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCLIMATE_LEDGER_URL", database)
+    upgrade(database, "0004").dispose()
+    for arguments, status, standing in (
+        (["--check"], 1, "older"),
+        ([], 0, "older"),
+        (["--check"], 0, "current"),
+        ([], 0, "current"),
+    ):
+        told = CliRunner().invoke(main, ["migrate", *arguments, "--json"])
+        assert told.exit_code == status, told.output
+        assert json.loads(told.stdout)["standing"] == standing
+    with create_engine(database).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for arguments in ([], ["--check"]):
+        told = CliRunner().invoke(main, ["migrate", *arguments])
+        assert told.exit_code == 2, told.output
+        assert "9999" in told.output
+
+
+def test_several_that_migrate_at_once_do_it_once(database: str) -> None:
+    upgrade(database, "0001").dispose()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(migrate_ledger, [database] * 4))
+    assert sorted(map(str, found)) == ["0001", *([newest()] * 3)]
+
+
+def test_a_release_refuses_a_ledger_of_a_later_one(
+    service_process: Callable[..., ServiceProcess], settings: Settings, database: str
+) -> None:
+    upgrade(database, "head").dispose()
+    with create_engine(database).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for migrations in ("start", "wait"):
+        service = service_process(
+            start=False,
+            workflows=settings.workflows,
+            policies=settings.policies,
+            ledger_url=database,
+            migrations=migrations,
+        )
+        ended = service.run()
+        assert ended.returncode == 2, ended.stdout
+        assert "version 9999, which this release does not know" in ended.stdout
+        assert "Traceback" not in ended.stdout
+
+
+def test_a_replica_that_waits_is_ready_once_somebody_migrated(
+    service_process: Callable[..., ServiceProcess], settings: Settings, database: str
+) -> None:
+    upgrade(database, "0001").dispose()
+    service = service_process(
+        start=False,
+        workflows=settings.workflows,
+        policies=settings.policies,
+        ledger_url=database,
+        migrations="wait",
+    )
+    service.start(wait=False)
+    assert wait_until(lambda: "waiting for" in service.log_tail(), timeout_seconds=20)
+    assert not service.ready()
+    assert service.terminate() == 0  # also while it waits
+    service.start(wait=False)
+    assert not service.ready()
+    assert migrate_ledger(database) == "0001"
+    service.wait_ready()

@@ -196,7 +196,7 @@ def test_the_server_logs_by_that_format(
     assert [type(one.formatter) for one in configured["handlers"]] == [Discreet]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("path", ["/livez", "/startupz", "/readyz"])
 async def test_health_may_be_asked_for_by_head(client: Client, path: str) -> None:
     asked = await client.http.get(path)
     head = await client.http.head(path)
@@ -353,6 +353,7 @@ ANSWERS: dict[tuple[str, str], tuple[str, Any, type[BaseModel] | None]] = {
         keys.KeyRecord,
     ),
     ("get", "/livez"): ("/livez", None, schemas.Liveness),
+    ("get", "/startupz"): ("/startupz", None, schemas.Startup),
     ("get", "/readyz"): ("/readyz", None, schemas.Readiness),
     ("get", "/metrics"): ("/metrics", None, None),
 }
@@ -472,6 +473,7 @@ async def test_every_documented_status_is_one_that_is_given(open_client: Open) -
         "post /v1/keys/{key_id}/rotate": reads | {"400"},
         "post /v1/keys/{key_id}/revoke": reads,
         "get /livez": {"200", "default"},
+        "get /startupz": {"200", "default"},
         "get /readyz": {"200", "503", "default"},
         "get /metrics": {"200", "default"},
     }
