@@ -44,6 +44,10 @@ GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 REFUSALS = (401, 403, 413, 429)
 OPENMETRICS = "application/openmetrics-text"
+OBJECTIVE_SECONDS = {"decision": 0.05, "ledger_commit": 0.2}
+"""How long these may take: bounds of buckets, so that what is slower can be counted."""
+OBJECTIVE_SHARES = {"decision_in_time": 0.99, "policy_decides": 0.99, "request_answered": 0.999}
+"""How much of what is asked is to go well; what the alerts on burn rates rest on."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each one there is
 
@@ -56,6 +60,23 @@ class Metrics:
         r = self.registry
         self.progress = ProgressMetrics(r)
         ProcessCollector(registry=r)
+        self.objective_seconds = Gauge(
+            "acclimate_objective_seconds",
+            "How long it may take: decision, from request to commit; ledger_commit, 99 in 100.",
+            ["objective"],
+            registry=r,
+        )
+        for objective, bound in OBJECTIVE_SECONDS.items():
+            self.objective_seconds.labels(objective).set(bound)
+        self.objective_share = Gauge(
+            "acclimate_objective_share",
+            "How much is to go well: decisions in time, decisions by the policy where nothing "
+            "else was meant to decide, requests answered.",
+            ["objective"],
+            registry=r,
+        )
+        for objective, bound in OBJECTIVE_SHARES.items():
+            self.objective_share.labels(objective).set(bound)
         self.refusals = Counter(
             "acclimate_requests_refused",
             "Requests refused before anything was done, by status: 401 no valid key, 403 not for "
@@ -280,13 +301,13 @@ class Metrics:
             "acclimate_job_runs",
             "Runs of jobs, by how they ended: done, failed, skipped as another ran it, lost to "
             "another while asleep.",
-            ["job", "outcome"],
+            ["task", "outcome"],
             registry=r,
         )
         self.job_seconds = Histogram(
             "acclimate_job_seconds",
             "Seconds of one run of a job.",
-            ["job"],
+            ["task"],
             buckets=JOB_SECONDS,
             registry=r,
         )

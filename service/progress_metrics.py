@@ -10,12 +10,14 @@ from bisect import bisect_left
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
+from contract.buckets import buckets_of
 from contract.spec import WorkflowSpec
 from guardrails.guard import POLICY
 from service.ledger.settle import Recorded
 from service.rollouts.traffic import HELD_OUT, NOT_IN
 
 INTERACTIONS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
+BUCKET_INTERACTIONS = (5, 10, 20, 50, 100, 200)
 AGES = (1, 2, 3, 5, 10, 15, 20, 35, 50, 100, 200)
 """Where bands of account age end: `5` is interactions 4 and 5, `20` is 16 to 20."""
 AGE_LABELS = (*map(str, AGES), "+Inf")
@@ -49,6 +51,27 @@ class ProgressMetrics:
             "Accounts that came to the interaction by which they are to have adapted, by whether "
             "they had: in_time, missed. Those on the fallback by design do not count.",
             ["workflow", "outcome"],
+            registry=registry,
+        )
+        self._bucket_reward = Summary(
+            "acclimate_bucket_reward_scaled",
+            "Rewards folded, scaled to [0, 1], by the buckets of the decision's context that the "
+            "workflow declares, and by arm.",
+            ["workflow", "bucket", "arm"],
+            registry=registry,
+        )
+        self._bucket_adaptation = Histogram(
+            "acclimate_bucket_adaptation_interactions",
+            "Interactions after which an account first adapted, by the buckets of the context it "
+            "did so in.",
+            ["workflow", "bucket"],
+            buckets=BUCKET_INTERACTIONS,
+            registry=registry,
+        )
+        self._bucket_due = Counter(
+            "acclimate_bucket_adaptation_due",
+            "As acclimate_adaptation_due, by the buckets of the context the account was then in.",
+            ["workflow", "bucket", "outcome"],
             registry=registry,
         )
         self._within = Gauge(
@@ -85,18 +108,27 @@ class ProgressMetrics:
     def observe(self, recorded: Recorded, spec: WorkflowSpec) -> None:
         """Told of what was recorded, a duplicate apart."""
         name, arm = spec.workflow, ARMS.get(recorded.decision.reason, OTHER)
+        buckets = buckets_of(spec, recorded.decision.context) if spec.buckets else ()
         for one in (recorded.default, recorded.feedback):
             if one is None or one.head is None or recorded.revised:
                 continue
-            position = one.head.position
+            position, reward = one.head.position, scaled(one.reward, spec)
             age = AGE_LABELS[bisect_left(AGES, position)]
-            self._reward.labels(name, age, arm).observe(scaled(one.reward, spec))
+            self._reward.labels(name, age, arm).observe(reward)
+            for bucket in buckets:
+                self._bucket_reward.labels(name, bucket, arm).observe(reward)
             if position == within(spec) and arm != FALLBACK:
                 adapted_at = recorded.adapted_at
                 in_time = adapted_at is not None and adapted_at <= position
-                self._due.labels(name, "in_time" if in_time else "missed").inc()
+                outcome = "in_time" if in_time else "missed"
+                self._due.labels(name, outcome).inc()
+                for bucket in buckets:
+                    self._bucket_due.labels(name, bucket, outcome).inc()
         if recorded.newly_adapted_at is not None:
             self._adaptation.labels(name).observe(recorded.newly_adapted_at)
+            for bucket in buckets:
+                observed = self._bucket_adaptation.labels(name, bucket)
+                observed.observe(recorded.newly_adapted_at)
 
 
 def scaled(reward: float, spec: WorkflowSpec) -> float:

@@ -9,13 +9,15 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
+from tests.house.tree import ROOT
 from tests.service.conftest import CONTEXT, Client
 
 LABELS = {"workflow", "policy", "reason", "cause", "limit", "feature", "status", "phase"}
-LABELS |= {"job", "outcome", "age", "arm", "per", "verdict", "kind", "scope", "bucket"}
-LABELS |= {"route"}
+LABELS |= {"task", "outcome", "age", "arm", "per", "verdict", "kind", "scope", "bucket"}
+LABELS |= {"route", "objective"}
 UNITS = ("_seconds", "_interactions", "_writes", "_decisions")
 """What a histogram is of ends its name: a base unit, or what is counted."""
+DOCUMENTED = ROOT / "docs" / "metrics.md"
 OWN = "acclimate_"
 """What is not ours is the client library's, about the process."""
 
@@ -80,3 +82,13 @@ async def test_no_label_is_anything_that_a_caller_chooses(client: Client) -> Non
             assert set(sample.labels) - {"le"} <= LABELS, sample
     decided = found["acclimate_decisions"].samples
     assert sum(one.value for one in decided if one.name == "acclimate_decisions_total") == 4
+
+
+def test_the_documentation_names_every_metric_and_none_that_is_gone() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", DOCUMENTED.read_text(), re.MULTILINE)
+    exported = {
+        (name + "_total" * (family.type == "counter"), family.type)
+        for name, family in families(Metrics().exposition()[0].decode()).items()
+        if OWN in name
+    }
+    assert set(rows) == exported

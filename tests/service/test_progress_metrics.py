@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.metrics import OBJECTIVE_SECONDS, SECONDS
 from service.progress_metrics import AGE_LABELS, AGES
 from tests.service.conftest import CONTEXT, WORKFLOW, Client, Open
 from tests.service.test_metrics import families
@@ -101,6 +102,10 @@ async def test_targets_stand_beside_what_they_bound(client: Client) -> None:
     assert await samples(client, "acclimate_adaptation_target_reward_scaled") == {("help",): 0.75}
     # None is declared: the horizon's.
     assert await samples(client, "acclimate_adaptation_target_interactions") == {("help",): 20}
+    assert set(OBJECTIVE_SECONDS.values()) <= set(SECONDS), "else nothing counts what is slower"
+    assert await samples(client, "acclimate_objective_seconds") == {
+        (name,): bound for name, bound in OBJECTIVE_SECONDS.items()
+    }
 
 
 async def test_feedback_is_counted_by_how_it_joins_its_decision(client: Client, time: Any) -> None:
@@ -149,3 +154,29 @@ async def test_the_exposition_is_in_the_format_that_is_asked_for(client: Client)
         plain.text
     )
     assert "_created" not in answer.text + plain.text
+
+
+async def test_rewards_and_adaptation_are_told_by_declared_buckets_too(
+    settings: Any, open_client: Open
+) -> None:
+    text = WORKFLOW.replace("hysteresis: 0.1}", "hysteresis: 0.1, within: 4}")
+    text += "buckets: {plan: values, tenure: [10, 60]}\n"
+    (settings.workflows / "help.yaml").write_text(text)
+    async with open_client() as client:
+        for _ in range(5):
+            await client.interact("a", reward=3)
+            await client.interact("b", reward=-1, context=CONTEXT | {"plan": "basic", "tenure": 5})
+        assert await samples(client, "acclimate_bucket_reward_scaled", "_count") == {
+            ("policy", bucket, "help"): 5
+            for bucket in ("plan=premium", "plan=basic", "tenure=10..60", "tenure=..10")
+        }
+        assert await samples(client, "acclimate_bucket_adaptation_due", "_total") == {
+            ("plan=premium", "in_time", "help"): 1,
+            ("tenure=10..60", "in_time", "help"): 1,
+            ("plan=basic", "missed", "help"): 1,
+            ("tenure=..10", "missed", "help"): 1,
+        }
+        assert await samples(client, "acclimate_bucket_adaptation_interactions", "_count") == {
+            ("plan=premium", "help"): 1,
+            ("tenure=10..60", "help"): 1,
+        }
