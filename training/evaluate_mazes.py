@@ -257,6 +257,7 @@ def evaluate(
     engines: int = 8,
     workers: int = 1,
     greedy: bool = False,
+    varied: bool = False,
     on_trial: Callable[[int], None] = lambda count: None,
     followed: Sequence[int] = (),
 ) -> Episodes:
@@ -264,7 +265,7 @@ def evaluate(
     mazes = unseen_layouts(size, trials, seed)
     count = min(engines, trials)
     with tempfile.TemporaryDirectory(prefix="acclimate-mazes-") as folder:
-        wad = wad_for(mazes, Path(folder))
+        wad = wad_for(mazes, Path(folder), looks=np.random.default_rng(seed) if varied else None)
         with Engines(wad, count, min(workers, count), seed) as running:
             world = EngineWorld(mazes, running)
             return play_trials(

@@ -73,6 +73,9 @@ def mazes(
     ] = False,
     engines: Annotated[int, typer.Option(min=1, help="Mazes walked at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes that run engines.")] = 1,
+    varied: Annotated[
+        bool, typer.Option("--varied", help="Mazes differ in textures and light.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Also write report.md and pictures of both sizes here.")
     ] = None,
@@ -102,6 +105,7 @@ def mazes(
                     engines=engines,
                     workers=workers,
                     greedy=greedy,
+                    varied=varied,
                     on_trial=lambda count: bar.advance(task, count),
                     followed=range(min(trials, _DRAWN)),
                 )

@@ -43,6 +43,8 @@ class MazeCurriculum:
     layouts: int = 1_000
     """Different training layouts."""
     layouts_seed: int = 0
+    varied: bool = False
+    """Whether mazes differ in textures and light."""
 
     def __post_init__(self) -> None:
         for name in ("engines", "workers", "batches_an_iteration", "episodes", "steps", "layouts"):
@@ -61,7 +63,7 @@ class MazeCurriculum:
         return []
 
     def _trials(self, rng: np.random.Generator) -> MazeTrials:
-        world = _world(self.engines, self.workers, self.layouts, self.layouts_seed)
+        world = _world(self.engines, self.workers, self.layouts, self.layouts_seed, self.varied)
         return MazeTrials(world, rng, episodes=self.episodes, steps=self.steps)
 
 
@@ -76,11 +78,13 @@ def new_critic(seed: int) -> InformedCritic:
 
 
 @cache
-def _world(engines: int, workers: int, count: int, seed: int) -> EngineWorld:
+def _world(engines: int, workers: int, count: int, seed: int, varied: bool) -> EngineWorld:
     """The engines of this process, with small training layouts."""
     mazes = list(islice(layouts(3, "train", seed), count))
     folder = tempfile.TemporaryDirectory(prefix="acclimate-mazes-")
-    running = Engines(wad_for(mazes, Path(folder.name)), engines, workers, seed)
+    looks = np.random.default_rng((seed, count)) if varied else None
+    wad = wad_for(mazes, Path(folder.name), looks=looks)
+    running = Engines(wad, engines, workers, seed)
     atexit.register(folder.cleanup)
     atexit.register(running.close)
     return EngineWorld(mazes, running)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import distributed
+from training.policies.flat_memory import FlatMemory
 from training.policies.vision import Vision, VisionSizes
 from training.tasks.mazes.ground import MARKS
 from training.tasks.mazes.layouts import Layout, layouts
@@ -71,6 +72,8 @@ class Plan:
     """Different training layouts in the engine."""
     help_share: float = 0.1
     help_after: int = 75
+    varied: bool = False
+    """Whether mazes in the engine differ in textures and light."""
     sharpened: float = 2.0
     """What scores are multiplied by at the end: who imitates hesitates, and a service draws."""
 
@@ -226,7 +229,7 @@ def _memory(pupil: Pupil, plan: Plan, _folder: Path) -> Generator[dict[str, floa
 def _together(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, float]]:
     """The whole policy in the engine, on pictures."""
     mazes = draw_mazes(pupil, plan, plan.layouts)
-    wad = wad_for(mazes, folder, f"mazes-{distributed.number()}")
+    wad = wad_of(mazes, pupil, plan, folder)
     batches: list[Lesson] = []
     with Engines(wad, plan.engines, plan.workers, pupil.seed) as engines:
         world = EngineWorld(mazes, engines)
@@ -239,7 +242,7 @@ def _together(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, flo
 def _eyes(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, float]]:
     """Pictures to the rays that they show; streams are walked by the explorer and by the pupil."""
     mazes = draw_mazes(pupil, plan, plan.layouts)
-    wad = wad_for(mazes, folder, f"mazes-{distributed.number()}")
+    wad = wad_of(mazes, pupil, plan, folder)
     pictures: list[NDArray[np.uint8]] = []
     rays: list[NDArray[np.float32]] = []
     with Engines(wad, plan.engines, plan.workers, pupil.seed) as engines:
@@ -268,6 +271,12 @@ def draw_mazes(pupil: Pupil, plan: Plan, count: int) -> list[Layout]:
     for rooms, some in ((3, count - larger), (4, larger)):
         found += islice(layouts(rooms, "train", int(pupil.rng.integers(1 << 31))), some)
     return found
+
+
+def wad_of(mazes: list[Layout], pupil: Pupil, plan: Plan, folder: Path) -> Path:
+    """A WAD of this process's own."""
+    looks = pupil.rng if plan.varied else None
+    return wad_for(mazes, folder, f"mazes-{distributed.number()}", looks)
 
 
 def _walk(
@@ -352,7 +361,11 @@ def _step(pupil: Pupil, lesson: Lesson, some: NDArray[np.int64]) -> dict[str, fl
     flat = seen.reshape(T * B, *seen.shape[2:])
     glimpse = _glimpse(policy, flat).reshape(T, B, -1)
     x = torch.cat([glimpse, torch.from_numpy(lesson.before[:, some])], -1)
-    hidden = policy.hidden(x)
+    # Rays are data; pictures are not, and the flat pass has no gradient of what was seen.
+    through = seen.dtype == np.uint8
+    hidden = (
+        policy.hidden(x) if through else FlatMemory.apply(x, *policy.recurrence())  # type: ignore[no-untyped-call]
+    )
     scores, marked = policy.scores(hidden), pupil.marker(hidden)
     advice = torch.from_numpy(lesson.advice[:, some])
     wanted = torch.from_numpy(lesson.marks[:, some].astype(np.float32))

@@ -90,6 +90,9 @@ def maze_lessons(
     help_after: Annotated[
         int, typer.Option(min=1, help="Steps of an episode after which the teacher walks.")
     ] = 75,
+    varied: Annotated[
+        bool, typer.Option("--varied", help="Mazes in the engine differ in textures and light.")
+    ] = False,
     again: Annotated[
         str, typer.Option(help="With --resume: begin this stage again, with what was learned.")
     ] = "",
@@ -127,6 +130,7 @@ def maze_lessons(
         part=part,
         noise=noise,
         help_after=help_after,
+        varied=varied,
     )
     if steps:
         plan = replace(plan, steps=tuple(steps))
@@ -138,6 +142,8 @@ def maze_lessons(
     if path.exists() and not resume:
         refuse(f"{path} exists: add --resume to go on with it, or choose another --out")
     torch.set_num_threads(threads)
+    # Products of numbers rounded to bfloat16, where the processor has units for them.
+    torch.set_float32_matmul_precision("medium")
     folder.mkdir(parents=True, exist_ok=True)
 
     def show(entry: dict[str, float]) -> None:
@@ -182,6 +188,9 @@ def mazes(
     batches_an_iteration: Annotated[int, typer.Option(min=1, help="Batches of trials.")] = 2,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes a trial.")] = 2,
     steps: Annotated[int, typer.Option(min=1, help="Steps a trial at most.")] = 300,
+    varied: Annotated[
+        bool, typer.Option("--varied", help="Mazes in the engine differ in textures and light.")
+    ] = False,
     expected_rewards: Annotated[
         bool,
         typer.Option(
@@ -222,6 +231,7 @@ def mazes(
             episodes=episodes,
             steps=steps,
             layouts_seed=seed,
+            varied=varied,
         )
 
     def networks() -> tuple[Network, Critic]:

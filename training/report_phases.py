@@ -6,19 +6,24 @@ It measures only what a checkpoint cannot hold, the network before its first ite
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.ledger_training import FIT
+from training.maze_lessons import STAGES
 from training.policies.network import build
 from training.run import look
 from training.trpo import Learner
 
 _ENDS = 5
-"""Iterations at either end of a phase over which its surprise is averaged."""
+"""Iterations at either end of a phase over which what it gained is averaged."""
+_KEPT = {"iteration", "steps", "minutes", "stage"}
+"""What a history keeps beside its figures."""
 
 
 def told_of_phases(
@@ -28,6 +33,8 @@ def told_of_phases(
 
     `run` is the directory of the checkpoint, `seed` what the first weights were drawn with.
     """
+    if not curriculum.looks(learner.policy.action_range):
+        return told_as_played(learner.history)
     first, ledger = hyperparameters.prepared, run / FIT
     checked = [one for one in learner.history if _looks(one, learner, curriculum)]
     if not checked or not (first or ledger.is_file()):
@@ -53,6 +60,35 @@ def told_of_phases(
     lines += _surprise(learner.history)
     if ledger.is_file():
         lines += _fitted(json.loads(ledger.read_text()))
+    return "\n".join(lines)
+
+
+def told_as_played(history: Sequence[dict[str, float]]) -> str:
+    """The same for a family without fixed trials: its curve at either end of each phase.
+
+    Empty where a training has a single phase.
+    """
+    phases = [
+        (stage, list(entries)) for stage, entries in groupby(history, lambda one: one.get("stage"))
+    ]
+    if len(phases) < 2:
+        return ""
+    lines = [
+        "## What each phase gained",
+        "",
+        f"Means over the first and the last {_ENDS} iterations of each phase, on training tasks",
+        "as they came: the later ones may be harder.",
+        "",
+        "| phase | iterations | | first | last |",
+        "|---|---|---|---|---|",
+    ]
+    for stage, entries in phases:
+        name = "TRPO" if stage is None else STAGES[int(stage)]
+        for figure in dict.fromkeys(key for entry in entries for key in entry if key not in _KEPT):
+            told = [entry[figure] for entry in entries if figure in entry]
+            ends = (sum(part) / len(part) for part in (told[:_ENDS], told[-_ENDS:]))
+            first, last = (f"{end:.4g}" for end in ends)
+            lines.append(f"| {name} | {len(entries)} | {figure} | {first} | {last} |")
     return "\n".join(lines)
 
 

@@ -39,6 +39,23 @@ class Believing(Protocol):
         ...
 
 
+@runtime_checkable
+class Looking(Protocol):
+    """A network whose two functions begin alike, with what costs most: one look serves both."""
+
+    def look(self, shared: Tensor, context: Tensor) -> Tensor:
+        """What both begin with, `[B, H]`."""
+        ...
+
+    def decide_from(self, hidden: Tensor, action_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The rest of `decide`."""
+        ...
+
+    def learn_from(self, hidden: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
+        """The rest of `learn`: the new `shared`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Played:
     """B finished trials of T steps."""
@@ -107,8 +124,15 @@ def play(
     lost = []
     costs, expected_cost = [], []
     learned = 0
+    at_once = np.array_equal(known, np.arange(T))
+    looking = network if isinstance(network, Looking) and at_once else None
+    hidden = None
     for t in range(T):
         while learned < known[t]:
+            if looking and hidden is not None:
+                new = actions[learned], shown[learned], ends[learned]
+                shared, learned = looking.learn_from(hidden, *new), learned + 1
+                continue
             shared, rows = network.learn(
                 shared,
                 rows,
@@ -126,7 +150,11 @@ def play(
             masks.append(mask)
         if situated:
             cost = _costs(situated.means, allowed)
-        probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
+        if looking:
+            hidden = looking.look(shared, contexts[t])
+            probabilities, _ = looking.decide_from(hidden, mask)
+        else:
+            probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
         if random:
             probabilities = mask / mask.sum(1, keepdim=True)
         if greedy:
@@ -159,7 +187,7 @@ def play(
         context=torch.stack(contexts),
         action_features=features,
         action_mask=torch.stack(masks) if masks else mask,
-        known=None if np.array_equal(known, np.arange(T)) else torch.as_tensor(known),
+        known=None if at_once else torch.as_tensor(known),
         told=torch.stack(told) if told else None,
     )
     if beliefs and isinstance(network, Believing):

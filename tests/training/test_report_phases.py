@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from acclimate import main
 from training import checkpoints
 from training.ledger_training import FIT
-from training.report_phases import told_of_phases
+from training.report_phases import told_as_played, told_of_phases
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +51,17 @@ def test_a_fit_to_a_ledger_is_told_too(run: Path) -> None:
     said = " ".join(told(run))
     assert "180 accounts of a ledger" in said
     assert "20 others: 1.5000 before, 0.7500 after, 1.2500 by the mean" in said
+
+
+def test_without_fixed_trials_the_curve_is_told_by_phase() -> None:
+    history = [{"iteration": i, "steps": 9 * i, "stage": 0, "advice": 1 / i} for i in range(1, 21)]
+    history += [{"iteration": i, "steps": 300, "stage": 2, "steps 1": 60.0} for i in range(1, 4)]
+    assert told_as_played(history[:20]) == ""
+    rows = [line.split("|")[1:-1] for line in told_as_played(history).splitlines() if "|" in line]
+    said = [[cell.strip() for cell in row] for row in rows[2:]]
+    assert said == [
+        ["memory", "20", "advice", "0.4567", "0.0559"],
+        ["together", "3", "steps 1", "60", "60"],
+    ]
+    (*_, last) = told_as_played([*history, {"iteration": 24, "kl": 0.01}]).splitlines()
+    assert last == "| TRPO | 1 | kl | 0.01 | 0.01 |"

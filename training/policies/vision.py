@@ -118,9 +118,7 @@ class Vision(nn.Module):
         action_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Probabilities `[B, A]`, exactly 0 where masked, and value `[B]`. Writes nothing."""
-        hidden = self._advance(shared, context)
-        scores = self.scores(hidden).masked_fill(~action_mask, -torch.inf)
-        return torch.softmax(scores, -1), self.value_of(hidden)
+        return self.decide_from(self.look(shared, context), action_mask)
 
     def learn(
         self,
@@ -133,9 +131,24 @@ class Vision(nn.Module):
         action_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The memory with one interaction folded in."""
-        served = functional.one_hot(action, self.sizes.actions).to(shared.dtype)
-        hidden = self._advance(shared, context)
-        return torch.cat([hidden, served, reward[:, None], done[:, None]], -1), rows
+        return self.learn_from(self.look(shared, context), action, reward, done), rows
+
+    def look(self, shared: Tensor, context: Tensor) -> Tensor:
+        """h' `[B, H]` from a packed memory and a picture: both functions begin with it."""
+        hidden, before = torch.split(shared, [self.sizes.hidden, self.sizes.actions + 2], -1)
+        observed = self.observed(torch.cat([self.eyes(context), before], -1))
+        advanced, _ = step(observed, self.recurrent(hidden), hidden)
+        return advanced
+
+    def decide_from(self, hidden: Tensor, action_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What `decide` answers where `look` gave `hidden`."""
+        scores = self.scores(hidden).masked_fill(~action_mask, -torch.inf)
+        return torch.softmax(scores, -1), self.value_of(hidden)
+
+    def learn_from(self, hidden: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
+        """The packed memory that `learn` gives where `look` gave `hidden`."""
+        served = functional.one_hot(action, self.sizes.actions).to(hidden.dtype)
+        return torch.cat([hidden, served, reward[:, None], done[:, None]], -1)
 
     def logits(self, records: Sequence[Record], times: Tensor | None = None) -> list[Tensor]:
         """Log-probabilities up to a constant, `[T', B, A]` for each record."""
@@ -184,14 +197,15 @@ class Vision(nn.Module):
         """The states after each step of `[T, B, X]`, from `first` `[B, H]` or the blank one."""
         start = seen.new_zeros(1, seen.shape[1], self.sizes.hidden)
         start = start if first is None else first[None]
-        weights = [
-            self.observed.weight,
-            self.recurrent.weight,
-            self.observed.bias,
-            self.recurrent.bias,
-        ]
+        observed, observed_bias, recurrent, recurrent_bias = self.recurrence()
+        weights = [observed, recurrent, observed_bias, recurrent_bias]
         states, _ = torch.gru(seen, start, weights, True, 1, 0.0, False, False, False)
         return states
+
+    def recurrence(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The memory's weights and biases: of what was seen, of the state before."""
+        observed, recurrent = self.observed, self.recurrent
+        return observed.weight, observed.bias, recurrent.weight, recurrent.bias
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of the actions `[..., A]` read from hidden states `[..., H]`."""
@@ -204,10 +218,3 @@ class Vision(nn.Module):
     def value_parameters(self) -> list[nn.Parameter]:
         """The value head alone: trained apart from the policy, by regression."""
         return list(self.value.parameters())
-
-    def _advance(self, shared: Tensor, context: Tensor) -> Tensor:
-        """h' from a packed memory and the present picture."""
-        hidden, before = torch.split(shared, [self.sizes.hidden, self.sizes.actions + 2], -1)
-        observed = self.observed(torch.cat([self.eyes(context), before], -1))
-        advanced, _ = step(observed, self.recurrent(hidden), hidden)
-        return advanced

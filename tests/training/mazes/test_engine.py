@@ -7,12 +7,16 @@ import signal
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from training.evaluate_mazes import ExplorerPlayer, play_trials
+from training.policies.network import Network, build
+from training.rollout import play
 from training.tasks.mazes import engine as engine_module
 from training.tasks.mazes.engine import EngineError, check_wad, refuse_little_shared_memory
 from training.tasks.mazes.layouts import layouts
@@ -49,6 +53,14 @@ def walked(engines: Engines, steps: int, kill_at: int | None = None) -> NDArray[
         engines.restart(np.flatnonzero(ended).tolist())
     pictures: NDArray[np.uint8] = engines.pictures.copy()
     return pictures
+
+
+class LooksTwice:
+    """A policy of which a rollout knows no more than its two functions."""
+
+    def __init__(self, policy: Network) -> None:
+        self.sizes, self.blank = policy.sizes, policy.blank
+        self.decide, self.learn = policy.decide, policy.learn
 
 
 def is_running(pid: int) -> bool:
@@ -129,6 +141,32 @@ def test_walking_into_a_wall_costs_a_thousandth(running: Engines) -> None:
     assert -0.041 in kinds and kinds <= {-0.04, -0.041, 0.96}
     low, high = REWARD_RANGE
     assert low <= paid.min() and paid.max() <= high
+
+
+def test_a_maze_that_looks_otherwise_is_walked_alike(running: Engines, tmp_path: Path) -> None:
+    other = wad_for(MAZES, tmp_path, looks=np.random.default_rng(4))
+    plain = walked(running, 20)
+    poses = running.poses.copy()
+    with Engines(other, 3) as painted:
+        shown = walked(painted, 20)
+        np.testing.assert_array_equal(painted.poses, poses)
+    apart = np.abs(shown.astype(int) - plain).mean((1, 2, 3))
+    assert (apart > 5).all(), "the same textures and light"
+    with Engines(wad_for(MAZES, tmp_path, looks=np.random.default_rng(4)), 3) as again:
+        np.testing.assert_array_equal(walked(again, 20), shown)
+
+
+def test_a_rollout_that_looks_once_plays_as_one_that_looks_twice(running: Engines) -> None:
+    policy = build("vision", {}, seed=3)
+    played = []
+    for network in (policy, cast(Network, LooksTwice(policy))):
+        task = MazeTrials(EngineWorld(MAZES, running), np.random.default_rng(3), steps=12)
+        played.append(play(network, task, np.random.default_rng(4)).record)
+    once, twice = played
+    assert torch.equal(once.action, twice.action)
+    torch.testing.assert_close(once.context, twice.context)
+    (logits,) = policy.logits([once])
+    assert torch.isfinite(logits).all()
 
 
 def test_a_picture_as_context_is_what_the_service_makes_of_its_bytes() -> None:

@@ -62,6 +62,7 @@ class MazeTrials:
         self._in_episode = np.zeros(self.num_envs, int)
         self._episode = np.zeros(self.num_envs, int)
         self._to_go: Floats = np.zeros(0)
+        self._dreamt: tuple[Ints, Walkers, Bools] | None = None
 
     @property
     def known(self) -> NDArray[np.int64]:
@@ -78,6 +79,7 @@ class MazeTrials:
     def reset(self) -> tuple[Float32, dict[str, Any]]:
         """New mazes for every trial: pictures as contexts `[B, C]`, info."""
         numbers = self._maze_rng.choice(len(self._world.mazes), self.num_envs)
+        self._dreamt = None
         self._world.load(np.arange(self.num_envs), [int(number) for number in numbers])
         self._step = 0
         self._in_episode[:] = 0
@@ -93,6 +95,7 @@ class MazeTrials:
         """
         if self._step >= self.steps:
             raise RuntimeError(f"all {self.steps} steps of these trials are spent: call reset()")
+        self._dreamt = None
         going = np.flatnonzero(~self._over())
         rewards = np.zeros(self.num_envs, np.float32)
         terminated = np.zeros(self.num_envs, bool)
@@ -120,8 +123,7 @@ class MazeTrials:
 
     def expected(self, actions: Array) -> NDArray[np.float64]:
         """What these actions `[B]` earn, by the model of the engine, which is not random."""
-        after = walk(self._world.at, np.asarray(actions, np.int64), self._world.ground.solid)
-        found = self._world.ground.touching(after)
+        _, found = self._foreseen(actions)
         earned: NDArray[np.float64] = np.where(self._over(), 0.0, LIVING + FOUND * found)
         return earned
 
@@ -134,8 +136,7 @@ class MazeTrials:
 
     def lost(self, actions: Array) -> NDArray[np.float64]:
         """What these actions `[B]` cost: how much farther the target is than it need be."""
-        after = walk(self._world.at, np.asarray(actions, np.int64), self._world.ground.solid)
-        found = self._world.ground.touching(after)
+        after, found = self._foreseen(actions)
         farther = 1.0 + np.where(found, 0.0, self._left(after)) - self._left(self._world.at)
         cost: NDArray[np.float64] = np.where(self._over(), 0.0, -LIVING * farther)
         return cost
@@ -153,6 +154,14 @@ class MazeTrials:
             1,
         )
         return told.astype(np.float32)
+
+    def _foreseen(self, actions: Array) -> tuple[Walkers, Bools]:
+        """Where these actions lead, by the model, and who is at the target then; asked twice."""
+        chosen = np.asarray(actions, np.int64)
+        if self._dreamt is None or not np.array_equal(chosen, self._dreamt[0]):
+            after = walk(self._world.at, chosen, self._world.ground.solid)
+            self._dreamt = chosen.copy(), after, self._world.ground.touching(after)
+        return self._dreamt[1:]
 
     def _left(self, at: Walkers) -> Floats:
         """Steps to the target by one who knows the maze, about, `[B]`."""

@@ -131,11 +131,16 @@ def as_context(pictures: NDArray[np.uint8]) -> Float32:
     return context
 
 
-def wad_for(mazes: Sequence[Layout], folder: Path, name: str = "mazes") -> Path:
-    """The WAD of these mazes, in this folder."""
-    from training.tasks.mazes.wad import write_wad
+def wad_for(
+    mazes: Sequence[Layout],
+    folder: Path,
+    name: str = "mazes",
+    looks: np.random.Generator | None = None,
+) -> Path:
+    """The WAD of these mazes, in this folder; all alike, or painted and lit as `looks` draws."""
+    from training.tasks.mazes.wad import varied, write_wad
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.wad"
-    write_wad(path, mazes)
+    write_wad(path, mazes, None if looks is None else [varied(looks) for _ in mazes])
     return path
