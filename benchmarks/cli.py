@@ -19,6 +19,7 @@ from benchmarks import demo as households
 from benchmarks.alarms import alarms
 from benchmarks.demo_report import how_to_go_on, report
 from benchmarks.demo_scores import to_json
+from benchmarks.guardrails_cli import guardrails
 from benchmarks.interruption import ended_like_ctrl_c
 from benchmarks.progress import Bars
 from benchmarks.service_process import ServiceError
@@ -27,14 +28,17 @@ from contract.spec import SpecError
 from training.tasks.households import HouseholdsMissingError
 
 app = typer.Typer(help="Measurements beside peers.")
-bench = typer.Typer(help="Measure serving or training on this machine.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure serving, guardrails, alarms or training on this machine.", no_args_is_help=True
+)
 bench.command("serving")(serving)
 bench.command("alarms")(alarms)
+bench.command("guardrails")(guardrails)
 
 
 @bench.callback()
 def measurements() -> None:
-    """Measure serving or training on this machine."""
+    """Measure serving, guardrails, alarms or training on this machine."""
 
 
 FAILED = 1

@@ -158,7 +158,10 @@ class _Benchmark:
 
             result |= compared(take_turns(systems, settings.rounds, measure))
             for system in systems[1:]:
-                result[system.name]["fallback_share"] = system.fallback_share()
+                of_system = result[system.name]
+                of_system["fallback_share"] = system.fallback_share()
+                # Of the time that a decision takes of a service with nothing else to do.
+                of_system["guardrail_share"] = system.guardrail_seconds() * of_system["rps"]
 
     def _batch(self) -> None:
         settings = self._settings

@@ -16,6 +16,8 @@ ACCOUNTS_P99_RATIO = 1.3
 BYTES = 2_048
 FALLBACKS = 0.001
 """The share of decisions that the policy may fail to make in time: the fallback answers faster."""
+GUARDRAILS = 0.15
+"""The share of a decision's time that guardrails may take."""
 CLIENT_HEADROOM = 1.5
 """The client alone must be so many times as fast as the fastest system it measures."""
 STEADY = 1.25
@@ -66,6 +68,7 @@ def _service_verdicts(name: str, figures: dict[str, Any]) -> Iterator[Verdict]:
         yield Verdict(f"{name} {kind} / echo", of_kind["ratio"], RATIO[name], True)
         yield Verdict(f"{name} {kind} p99 / echo", of_kind["p99_ratio"], P99_RATIO, False)
     yield Verdict(f"{name}, share by fallback", figures["fallback_share"], FALLBACKS, False)
+    yield Verdict(f"{name}, guardrails' share", figures["guardrail_share"], GUARDRAILS, False)
 
 
 def _account_verdicts(costs: list[dict[str, Any]]) -> Iterator[Verdict]:

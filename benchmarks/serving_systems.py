@@ -60,6 +60,11 @@ class System:
         decided = self.counted("acclimate_decisions_total")
         return self.counted("acclimate_fallbacks_total") / decided if decided else 0.0
 
+    def guardrail_seconds(self) -> float:
+        """What the guardrails took of each of its decisions, in the mean."""
+        decided = self.counted("acclimate_decisions_total")
+        return self.counted("acclimate_guardrail_seconds_total") / decided if decided else 0.0
+
     def counted(self, metric: str) -> float:
         """The sum of a metric's samples over its labels."""
         lines = self._ask("GET", "/metrics").text.splitlines()

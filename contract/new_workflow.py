@@ -99,7 +99,8 @@ guardrails:
   # Served when nothing else is left.
   safe_action: wait
 
-# What is done when the policy cannot decide: the first rule that holds, else `action`.
+# What is done when the policy cannot decide: the first rule that holds, else `action`. Between the
+# two may stand a supervised model, `model: NAME/1`, which `acclimate train-baseline` fits.
 fallback:
   rules:
     - when: context.is_open_case

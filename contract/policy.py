@@ -92,8 +92,10 @@ class OnnxPolicy:
         horizon_left: Array,
         context: Array | None = None,
         action_features: Array | None = None,
+        options: ort.RunOptions | None = None,
     ) -> tuple[Array, Array]:
-        """Probabilities `[B, K]` (0 where masked) and values `[B]`. Writes nothing.
+        """Probabilities `[B, K]` (0 where masked) and values `[B]`. Writes nothing. `options` may
+        end the call.
 
         action_mask bool `[B, K]`; horizon_left `[B, 2]`; context `[B, C]`; action_features
         `[B, K, F]`. Inputs that the policy does not take are ignored.
@@ -108,6 +110,7 @@ class OnnxPolicy:
                 "horizon_left": horizon_left,
                 "action_features": action_features,
             },
+            options,
         )
         named = dict(zip(self._outputs["decide"], outputs, strict=True))
         return named["probabilities"], named["value"]
@@ -141,10 +144,15 @@ class OnnxPolicy:
         named = dict(zip(self._outputs["learn"], outputs, strict=True))
         return Memory(named.get("shared_next", memory.shared), named.get("rows_next", memory.rows))
 
-    def _run(self, graph: str, feeds: Mapping[str, Array | None]) -> list[Array]:
+    def _run(
+        self,
+        graph: str,
+        feeds: Mapping[str, Array | None],
+        options: ort.RunOptions | None = None,
+    ) -> list[Array]:
         wanted = self.manifest.graphs[graph].inputs  # type: ignore[index]
         outputs: list[Array] = self._sessions[graph].run(
-            self._outputs[graph], {name: feeds[name] for name in wanted}
+            self._outputs[graph], {name: feeds[name] for name in wanted}, options
         )
         return outputs
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contract.baseline import Baseline
@@ -92,9 +93,14 @@ class Workflow:
         return Memory(memory.shared, np.concatenate([memory.rows, rows], axis=1))
 
     def probabilities(
-        self, stored: Sequence[StoredMemory], contexts: Sequence[Mapping[str, Any]], masks: Array
+        self,
+        stored: Sequence[StoredMemory],
+        contexts: Sequence[Mapping[str, Any]],
+        masks: Array,
+        options: ort.RunOptions | None = None,
     ) -> Array:
-        """The policy's distributions `[B, K]` over what `masks` `[B, K]` leave."""
+        """The policy's distributions `[B, K]` over what `masks` `[B, K]` leave; `options` may end
+        the call."""
         actions = len(self.spec.actions)
         rows = [one.memory.rows for one in stored]
         if any(one.shape[1] != actions for one in rows):
@@ -108,6 +114,7 @@ class Workflow:
             ),
             context=encode_contexts(self.spec, contexts, self.policy.onnx.manifest.context_size),
             action_features=self._action_features(self.spec)[None].repeat(len(stored), axis=0),
+            options=options,
         )
         return probabilities
 

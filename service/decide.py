@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from contract.draw import draw, sample
 from contract.encode import ContextError, check_context
-from guardrails.distribution import are_sound, point_mass
+from guardrails.distribution import point_mass
 from guardrails.guard import Offer
 from guardrails.limits import Allowed
 from service.awareness import Awareness
@@ -43,6 +43,7 @@ from service.ledger.records import (
 from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
+from service.networks import DEADLINE, Networks
 from service.rationing import Rationed
 from service.recall import Recall
 from service.rollouts.traffic import Traffic
@@ -124,6 +125,7 @@ class Decider:
         draw_key: bytes,
         traffic: Traffic,
         holds: Holds,
+        deadline_seconds: float,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
@@ -132,7 +134,9 @@ class Decider:
         self._draw_key = draw_key
         self._traffic = traffic
         self._holds = holds
+        self._deadline = deadline_seconds
         self._awareness = Awareness()
+        self._networks = Networks(metrics)
         self._batchers: defaultdict[_Together, Batcher[_Asked, Committed | Behind]]
         self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
 
@@ -187,6 +191,10 @@ class Decider:
         results |= {i: late for (i, _), late in zip(behind, caught_up, strict=True)}
         return [results[i] for i in range(len(requests))]
 
+    def close(self) -> None:
+        """Lets go of what watches over the networks."""
+        self._networks.close()
+
     def _count_refused(self, workflow: Workflow, error: Exception) -> None:
         if isinstance(error, ContextError):
             self._metrics.observe_refusal(workflow.name, error)
@@ -220,7 +228,13 @@ class Decider:
         again = asked._replace(catch_ups=asked.catch_ups + 1, memory=None)
         try:
             served = await self._recall.serving(asked.workflow, asked.key)
-            memory = await self._recall.at_head(served, asked.key, head)
+            # A replay that takes longer goes on for whoever asks next.
+            replay = asyncio.ensure_future(self._recall.at_head(served, asked.key, head))
+            memory = await asyncio.wait_for(asyncio.shield(replay), self._left(asked))
+        except TimeoutError:
+            replay.add_done_callback(_let_go)
+            log.warning("a past takes too long to replay, the fallback decides")
+            return again._replace(unreadable=DEADLINE)
         except MemoryUnavailableError as error:
             self._metrics.memory_unavailable.inc()
             log.warning("memory store unavailable, the fallback decides: %s", error)
@@ -257,9 +271,9 @@ class Decider:
         """What becomes of valid requests of one workflow, in the five steps."""
         if self._holds:
             asked = [self._held(one) for one in asked]
-        allowed = _guard(asked)
+        allowed = self._guard(asked)
         memories = await self._read(asked)
-        choices = await _infer(asked, allowed, memories)
+        choices = await self._infer(asked, allowed, memories)
         decisions = self._sample(asked, allowed, memories, choices)
         reach("decide.drawn")
         outcomes = await self._ledger.record_decisions(decisions)
@@ -272,6 +286,20 @@ class Decider:
         if one.unreadable is None and self._holds.hold(one.workflow.spec, one.key, one.context):
             return one._replace(memory=None, unreadable="alarm")
         return one
+
+    def _guard(self, asked: list[_Asked]) -> list[Allowed]:
+        """What the guardrails leave of each request, as far as no account's past is asked."""
+        started = time.perf_counter()
+        workflow = asked[0].workflow
+        contexts = [one.context for one in asked]
+        allowed = workflow.limits.allow_each(contexts, [one.request.actions for one in asked])
+        spent = time.perf_counter() - started
+        self._metrics.guardrail_seconds.labels(workflow.name).inc(spent)
+        return allowed
+
+    def _left(self, asked: _Asked) -> float:
+        """Seconds until the fallback has to decide."""
+        return max(self._deadline - (time.perf_counter() - asked.started), 0.0)
 
     async def _read(self, asked: list[_Asked]) -> list[_Memory]:
         """The memories at hand or stored; None where the fallback decides without one.
@@ -294,6 +322,45 @@ class Decider:
             memories[i] = unknown if memory is None else memory
         return memories
 
+    async def _infer(
+        self, asked: list[_Asked], allowed: list[Allowed], memories: list[_Memory]
+    ) -> _Choices:
+        """The policy's distributions, by one call of its network; the fallback's where there is no
+        memory or no time, and one action where the limits left nothing."""
+        masks = np.array([one.mask for one in allowed])
+        probabilities = np.zeros(masks.shape)
+        reasons = ["policy"] * len(asked)
+        inferred: list[tuple[int, StoredMemory]] = []
+        for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
+            if not isinstance(memory, StoredMemory):
+                reasons[i] = one.unreadable or "memory_unavailable"
+            elif allowed[i].exhausted:
+                reasons[i] = "safe_action"
+                probabilities[i, np.argmax(masks[i])] = 1.0
+            elif not self._left(one):
+                reasons[i] = DEADLINE
+            else:
+                inferred.append((i, memory))
+        for start in range(0, len(inferred), LARGEST_BATCH):
+            if start:
+                await asyncio.sleep(0)  # others' turn
+            part = inferred[start : start + LARGEST_BATCH]
+            rows = [i for i, _ in part]
+            probabilities[rows], unsound = await self._networks.distributions(
+                asked[0].workflow,
+                [memory for _, memory in part],
+                [asked[i].context for i in rows],
+                masks[rows],
+                min(self._left(asked[i]) for i in rows),
+            )
+            for i, why in zip(rows, unsound, strict=True):
+                reasons[i] = why or "policy"
+        for i, one in enumerate(asked):
+            if reasons[i] not in ("policy", "safe_action"):
+                row = one.workflow.fallback.choose(one.context, masks[i])
+                probabilities[i] = point_mass(row, masks.shape[1])
+        return _Choices(probabilities, reasons)
+
     def _sample(
         self,
         asked: list[_Asked],
@@ -311,6 +378,7 @@ class Decider:
         actions = [spec.action_ids[row] for row in rows.tolist()]
         policy = workflow.policy_name
         has_default = rules.default_reward is not None
+        took = self._metrics.guardrail_seconds.labels(workflow.name).inc
         writes = []
         for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
             head = memory.head if isinstance(memory, StoredMemory) else None
@@ -344,7 +412,7 @@ class Decider:
                     choices.reasons[i],
                     draws[i],
                 )
-                ration = Rationed(one.workflow.guard, spec, offer)
+                ration = Rationed(one.workflow.guard, spec, offer, took)
             writes.append(DecisionWrite(decision, current, has_default, ration))
         return writes
 
@@ -402,63 +470,10 @@ def _together(asked: _Asked) -> _Together:
     return workflow.name, workflow.policy_name, workflow.not_ready_for
 
 
-def _guard(asked: list[_Asked]) -> list[Allowed]:
-    """What the guardrails leave of each request."""
-    contexts = [one.context for one in asked]
-    return asked[0].workflow.limits.allow_each(contexts, [one.request.actions for one in asked])
-
-
-async def _infer(asked: list[_Asked], allowed: list[Allowed], memories: list[_Memory]) -> _Choices:
-    """The policy's distributions, by one call of its network; the fallback's where there is no
-    memory, and one action where the limits left nothing."""
-    masks = np.array([one.mask for one in allowed])
-    probabilities = np.zeros(masks.shape)
-    reasons = ["policy"] * len(asked)
-    inferred: list[tuple[int, StoredMemory]] = []
-    for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
-        if not isinstance(memory, StoredMemory):
-            reasons[i] = one.unreadable or "memory_unavailable"
-        elif allowed[i].exhausted:
-            reasons[i] = "safe_action"
-            probabilities[i, np.argmax(masks[i])] = 1.0
-        else:
-            inferred.append((i, memory))
-    for start in range(0, len(inferred), LARGEST_BATCH):
-        if start:
-            await asyncio.sleep(0)  # others' turn
-        part = inferred[start : start + LARGEST_BATCH]
-        rows = [i for i, _ in part]
-        contexts = [asked[i].context for i in rows]
-        probabilities[rows], unsound = _of_policy(
-            asked[0].workflow, [memory for _, memory in part], contexts, masks[rows]
-        )
-        for i, why in zip(rows, unsound, strict=True):
-            reasons[i] = why or "policy"
-    for i, one in enumerate(asked):
-        if reasons[i] not in ("policy", "safe_action"):
-            row = one.workflow.fallback.choose(one.context, masks[i])
-            probabilities[i] = point_mass(row, masks.shape[1])
-    return _Choices(probabilities, reasons)
-
-
-def _of_policy(
-    workflow: Workflow,
-    memories: list[StoredMemory],
-    contexts: list[Mapping[str, Any]],
-    masks: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], list[str | None]]:
-    """The network's distributions `[B, K]`, and for each why it is not one, if it is not. One
-    account's numbers never touch another's."""
-    try:
-        raw = workflow.probabilities(memories, contexts, masks).astype(np.float64)
-    except Exception:  # whatever onnxruntime raises, there is an answer
-        log.exception("policy %s failed, the fallback decides", workflow.policy_name)
-        return np.zeros(masks.shape), ["policy_failed"] * len(masks)
-    sound = are_sound(raw, masks)
-    if not sound.all():
-        log.error("policy %s gave no distribution, the fallback decides", workflow.policy_name)
-    raw /= np.where(sound, raw.sum(axis=1), 1.0)[:, None]
-    return raw, [None if one else "policy_unsound" for one in sound]
+def _let_go(replay: asyncio.Future[StoredMemory]) -> None:
+    """Nobody waits for it any more: what it raises is told here."""
+    if not replay.cancelled() and (error := replay.exception()) is not None:
+        log.warning("a past that took too long did not replay: %s", type(error).__name__)
 
 
 async def _settled(work: Awaitable[R]) -> R | Exception:

@@ -37,6 +37,9 @@ JOB_FAULT_POINTS: Final = (
     "alarms.committed",  # alarms are raised, and nothing has followed yet
     "alarms.reset",  # a memory was reset; its alarm does not know
     "migrate.brought",  # one account is brought over; the walk has not noted it
+    "rollouts.in_transaction",  # a page of evidence is counted, and nothing of it is committed
+    "rollouts.gathered",  # a page is counted for good, and nothing is judged
+    "rollouts.judged",  # what follows from the verdict is committed, and nobody was told
 )
 """Points of the jobs alone, which those above do not cover."""
 

@@ -118,6 +118,19 @@ class Metrics:
             ["workflow", "limit"],
             registry=r,
         )
+        self.circuit_open = Gauge(
+            "acclimate_circuit_open",
+            "1 while the memory store, or a policy's network, is left alone after failing several "
+            "times in a row.",
+            ["part"],
+            registry=r,
+        )
+        self.guardrail_seconds = Counter(
+            "acclimate_guardrail_seconds",
+            "Time spent on what may be done: limits, caps, budgets; a batch's is counted once.",
+            ["workflow"],
+            registry=r,
+        )
         self.deviations = Counter(
             "acclimate_deviations",
             "Decisions that deviated from the fallback, where an exploration budget is declared.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,11 +25,13 @@ DAY_US = 86_400_000_000
 
 @dataclass(frozen=True)
 class Rationed:
-    """One decision about to be made; a `service.ledger.settle.Ration`."""
+    """One decision about to be made; a `service.ledger.rations.Ration`."""
 
     guard: Guard
     spec: WorkflowSpec
     offer: Offer
+    took: Callable[[float], None]
+    """Told how many seconds choosing took."""
 
     @property
     def needs(self) -> Needs:
@@ -41,9 +45,10 @@ class Rationed:
 
     def choose(self, decision: Decision, account: Account, tallies: Tallies) -> Decision:
         """See Ration."""
-        now_us = decision.created_at_us
+        started, now_us = time.perf_counter(), decision.created_at_us
         past = past_of(account, self.guard, self.spec, now_us)
         choice = self.guard.choose(self.offer, past, tallies, now_us)
+        self.took(time.perf_counter() - started)
         return decision._replace(
             action=choice.action,
             probability=choice.probability,
@@ -61,7 +66,7 @@ class Rationed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """One deferred decision about to be activated; a `service.ledger.settle.Permit`.
+    """One deferred decision about to be activated; a `service.ledger.rations.Permit`.
 
     It has to be lawful under the rules that it was made under, and within the caps that hold now.
     """

@@ -118,7 +118,16 @@ async def open_service(
             memories,
             catalog,
             recall,
-            Decider(ledger, recall, metrics, clock, key, traffic, holds),
+            Decider(
+                ledger,
+                recall,
+                metrics,
+                clock,
+                key,
+                traffic,
+                holds,
+                settings.decision_deadline_seconds,
+            ),
             learner,
             jobs,
             Scheduler(ledger, metrics, settings, jobs.runs()),
@@ -156,6 +165,7 @@ async def open_service(
         finally:
             for one in background:
                 await end(one)
+            service.decider.close()
             await recall.close()
             await switch.close()
             await memories.close()
@@ -236,6 +246,7 @@ def open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> Memor
         settings.memory_timeout_seconds,
         settings.memory_idle_seconds,
         lambda why: metrics.memory_corrupt.labels(why).inc(),
+        lambda is_open: metrics.circuit_open.labels("memory").set(is_open),
     )
 
 

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     """/metrics is for any key (Prometheus: `authorization`); default: for whoever asks."""
     memory_timeout_seconds: float = Field(0.25, gt=0)
     """How long a decision waits for the memory store before the fallback answers."""
+    decision_deadline_seconds: float = Field(2.0, gt=0)
+    """How long a decision may take to choose, replays and the network included, before the fallback
+    does. What the ledger then takes to commit is bounded apart."""
     memory_idle_seconds: int = Field(30 * 86_400, gt=0)
     """Redis forgets the memory of an account that learned nothing for so long; the ledger rebuilds
     it when it is asked for."""

@@ -94,7 +94,7 @@ class DecisionAnswer(BaseModel):
     reason: str = Field(
         description="`policy`, or why something else chose: `safe_action` (the limits left "
         "nothing), `exploration_budget` (it is spent), `memory_unavailable`, `policy_failed`, "
-        "`policy_unsound` (the fallback chose).",
+        "`policy_unsound`, `deadline` (the fallback chose).",
         examples=["policy"],
     )
     policy: str = Field(examples=["bandits/1"])

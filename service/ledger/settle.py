@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from contract.adaptation import AccountAdaptation, observe, revise
-from contract.safety import Scope
 from contract.spec import WorkflowSpec
-from guardrails.exploration import Exploration, Tallies
-from guardrails.tally import Needs
 from service.ledger.aggregate import aggregated, counted
+from service.ledger.rations import Permit, Ration, count_earned, count_served
 from service.ledger.records import (
     Account,
     AccountKey,
@@ -30,7 +28,7 @@ from service.ledger.records import (
     NotActiveError,
     Snapshot,
 )
-from service.ledger.view import DecisionKey, FeedbackKey, View, tally_key
+from service.ledger.view import DecisionKey, FeedbackKey, View
 
 
 class Behind(NamedTuple):
@@ -66,37 +64,6 @@ class Recorded(NamedTuple):
     """Whether this changed an interaction that the account's past already had."""
     adapted_at: int | None = None
     """The interaction at which the account first adapted; None: not yet."""
-
-
-class Counted(Protocol):
-    """What serving a decision counts in its account's tally. It is pure, and so are those below."""
-
-    @property
-    def needs(self) -> Needs:
-        """What the tally must know."""
-
-    @property
-    def scopes(self) -> tuple[Scope, ...]:
-        """What is counted besides the account, all accounts together."""
-
-    def count(self, decision: Decision, account: Account, tallies: Tallies, at_us: int) -> Tallies:
-        """The tallies once the decision is served."""
-
-
-class Ration(Counted, Protocol):
-    """What of a decision is made only where it commits: its account's own past is known there."""
-
-    def choose(self, decision: Decision, account: Account, tallies: Tallies) -> Decision:
-        """The decision with the action that is served."""
-
-
-class Permit(Counted, Protocol):
-    """What has to let a decision be served that was made before."""
-
-    def refuse(
-        self, decision: Decision, account: Account, tallies: Tallies, at_us: int
-    ) -> tuple[str, ...]:
-        """Names of all that is against it."""
 
 
 class DecisionWrite(NamedTuple):
@@ -150,7 +117,7 @@ class DecisionWrite(NamedTuple):
             tallies = view.tallies_of(decision.key, self.ration.scopes)
             decision = self.ration.choose(decision, account, tallies)
             if decision.active:
-                _count(view, self.ration, decision, decision.created_at_us)
+                count_served(view, self.ration, decision, decision.created_at_us)
         view.decisions[key] = decision
         view.made.add(key)
         view.decided.add(decision.key)
@@ -281,7 +248,7 @@ class ActivateWrite:
             tallies = view.tallies_of(decision.key, permit.scopes)
             if against := permit.refuse(decision, account, tallies, self.at_us):
                 raise LimitReachedError(against)
-            _count(view, permit, decision, self.at_us)
+            count_served(view, permit, decision, self.at_us)
         rules = self.spec_of(decision).feedback
         expires = self.at_us + round(rules.window_seconds * 1e6)
         active = decision._replace(
@@ -365,25 +332,6 @@ class SnapshotWrite:
 Write = DecisionWrite | FeedbackWrite | DefaultWrite | ActivateWrite | ResetWrite | SnapshotWrite
 
 
-def _count(view: View, counted: Counted, decision: Decision, at_us: int) -> None:
-    """Counts a decision as served."""
-    before = view.tallies_of(decision.key, counted.scopes)
-    after = counted.count(decision, view.accounts[decision.key], before, at_us)
-    for scope, tally in after.items():
-        view.tally(tally_key(scope, decision.key), tally)
-
-
-def _earn(
-    view: View, given: Feedback, spec: WorkflowSpec, reward: float, before: float | None
-) -> None:
-    """Tells the account's tally what a decision that deviated from the fallback has earned;
-    `before` is what it had been taken to have earned."""
-    decision = view.decisions[given.key.tenant, given.decision_id]
-    if decision.deviates and given.key in view.tallies:
-        earned = Exploration(spec).earned
-        view.tally(given.key, earned(view.tallies[given.key], reward, before))
-
-
 def default_feedback(decision: Decision, spec: WorkflowSpec, now_us: int) -> Feedback:
     """What is folded when the window of `decision` closes without feedback."""
     reward = spec.feedback.default_reward
@@ -465,7 +413,7 @@ def _revise(
         ),
         updated_at_us=max(account.updated_at_us, given.received_at_us),
     )
-    _earn(view, given, spec, reward, stands.folded_reward)
+    count_earned(view, given, spec, reward, stands.folded_reward)
     folded = given._replace(head=Head(head.generation, place), folded_reward=reward, folded_end=end)
     return _keep(view, folded), True
 
@@ -492,7 +440,7 @@ def _fold(view: View, given: Feedback, spec: WorkflowSpec) -> Feedback:
     )
     view.moved.add(given.key)
     turns = view.feedback.get((given.key.tenant, given.decision_id), {}).values()
-    _earn(view, given, spec, given.reward, next(
+    count_earned(view, given, spec, given.reward, next(
         (one.folded_reward for one in turns if one.head is not None), None
     ))  # fmt: skip
     if spec.feedback.default_reward is not None:

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, func, or_, select
 
 from guardrails.conservative import Spent
 from guardrails.tally import Needs, Tally, counted, covers, longest, together
+from service.ledger.rations import Counted
 from service.ledger.records import AccountKey
 from service.ledger.settle import (
     ActivateWrite,
-    Counted,
     DecisionWrite,
     DefaultWrite,
     FeedbackWrite,

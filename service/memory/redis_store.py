@@ -17,6 +17,7 @@ from service.batching import BacklogFullError, Batcher
 from service.ledger.records import AccountKey, Head
 from service.memory.codec import HEAD_BYTES, CorruptMemoryError, decode, encode, encode_head
 from service.memory.redis_address import parse_address
+from service.memory.redis_breaker import Breaking
 from service.memory.redis_cluster import RedisCluster
 from service.memory.redis_server import FAILURES, Command, Connected, RedisServer
 from service.memory.store import MemoryUnavailableError, PolicyIdentity, StoredMemory
@@ -46,14 +47,16 @@ class RedisMemoryStore:
         timeout_seconds: float,
         idle_seconds: int,
         on_corrupt: Callable[[str], None] = lambda _: None,
+        on_circuit: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """`on_corrupt` is told why when stored bytes turn out not to be this account's memory
-        under this policy. Raises ValueError when the address cannot be read."""
+        under this policy, `on_circuit` whether the circuit to the server is open, whenever that
+        changes. Raises ValueError when the address cannot be read."""
         address = parse_address(url)
         self._redis: Connected = (
             RedisCluster(address.servers, timeout_seconds)
             if address.cluster
-            else RedisServer(address.servers[0], timeout_seconds)
+            else Breaking(RedisServer(address.servers[0], timeout_seconds), on_circuit)
         )
         self._ledger = ledger_id[:16]
         self._timeout = timeout_seconds

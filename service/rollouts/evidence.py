@@ -22,6 +22,7 @@ from guardrails.distribution import are_sound
 from guardrails.rollouts.cohorts import Comparison, compare
 from guardrails.rollouts.verdict import Evidence, Verdict, bounds, evaluate
 from service.catalog import Catalog, Workflow
+from service.fault_points import reach
 from service.ledger.ledger import Ledger
 from service.ledger.records import AccountKey, Decision
 from service.ledger.rows import to_decision
@@ -85,6 +86,7 @@ async def evaluate_rollout(
     after = None
     for _ in range(MOST_PAGES):
         page = await ledger.alone(partial(gatherer.page, after=after))
+        reach("rollouts.gathered")
         fresh += page.fresh
         after = page.end
         if after is None:
@@ -93,6 +95,7 @@ async def evaluate_rollout(
     if rollout.current.percent == 0 and candidate.workflow is not None:
         shadow = await _shadow(ledger, recall, candidate.workflow, fresh, rollout.created_at_us)
     judged = await ledger.alone(partial(_judge, rollout=rollout, shadow=shadow, now_us=now_us))
+    reach("rollouts.judged")
     if judged.rollout.revision != rollout.revision:
         metrics.rollout_transitions.labels(rollout.workflow, judged.verdict.kind).inc()
         log.warning(

@@ -21,6 +21,7 @@ from contract.spec import WorkflowSpec
 from guardrails.conditions import Condition, context_variables
 from guardrails.rollouts.buckets import bucket, is_below
 from guardrails.rollouts.cohorts import Array, Cohort, strata, stratum
+from service.fault_points import reach
 from service.ledger.records import Account, AccountKey, Head
 from service.ledger.rollout_tables import rollout_accounts, rollout_progress, rollout_sums
 from service.ledger.rows import to_account
@@ -157,6 +158,7 @@ class Gatherer:
         if found:
             progress.read_to_us = max(progress.read_to_us, found[-1].updated_at_us)
         write_progress(connection, rollout.rollout_id, progress)
+        reach("rollouts.in_transaction")
         end = None
         if len(found) == PAGE:
             last = found[-1]

@@ -40,6 +40,7 @@ def test_a_quick_run_measures_every_part_of_a_durable_service(tmp_path: Path) ->
         assert result[name]["p99_ratio"] > 0
         assert result[name]["feedback"]["ratio"] > 0
         assert 0 <= result[name]["fallback_share"] < 1
+        assert 0 < result[name]["guardrail_share"] < 1
     [cost] = result["accounts"]
     assert cost["count"] == 200
     assert 0 < cost["p50_ms"] <= cost["p99_ms"]
@@ -76,6 +77,7 @@ def test_a_run_reaches_its_targets_or_names_what_it_missed() -> None:
     assert missed == []
     assert missed_with(embedded={"ratio": 0.49}) == ["embedded decisions / echo"]
     assert missed_with(production={"p99_ratio": 4.1}) == ["production decisions p99 / echo"]
+    assert missed_with(embedded={"guardrail_share": 0.16}) == ["embedded, guardrails' share"]
     assert missed_with(production={"fallback_share": 0.002}) == ["production, share by fallback"]
     assert missed_with(batch={"decisions_per_s": 7_999}) == ["batch decisions/s"]
     assert missed_with(client={"rps": 2_000}) == ["client alone / echo"]
@@ -103,8 +105,8 @@ def result() -> dict[str, Any]:
     cost = {"p99_ms": 10.0, "bytes": 1_700, "fallback_share": 0}
     return {
         "echo": {"rps": 6_000},
-        "embedded": good | {"feedback": good, "fallback_share": 0},
-        "production": good | {"feedback": good, "fallback_share": 0},
+        "embedded": good | {"feedback": good, "fallback_share": 0, "guardrail_share": 0.1},
+        "production": good | {"feedback": good, "fallback_share": 0, "guardrail_share": 0.1},
         "batch": {"decisions_per_s": 9_000, "fallback_share": 0},
         "accounts": [cost | {"count": 1_000}, cost | {"count": 1_000_000}],
         "replay": {"interactions_per_s": 5_000},

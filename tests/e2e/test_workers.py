@@ -23,6 +23,8 @@ from service.ledger.leases import read_jobs
 from service.ledger.records import AccountKey
 from service.ledger.tables import decisions, feedback, generations
 from service.memory.store import StoredMemory
+from service.rollouts.gather import read_cohorts
+from service.rollouts.store import read_transitions
 from service.runtime import Service, open_service
 from service.settings import Settings
 from service.worker import TASK, celery_app
@@ -279,6 +281,78 @@ async def test_a_worker_killed_among_alarms_leaves_the_next_to_raise_and_follow_
         assert len(stream.body["rewards"]) * BATCH == 25 * len(ACCOUNTS)  # those above SETTLED
         assert "settled" not in stream.body["pending"]
         await audit.nothing_is_half_done(service)
+
+
+@pytest.mark.parametrize(
+    "point", ["rollouts.in_transaction", "rollouts.gathered", "rollouts.judged"]
+)
+async def test_a_worker_killed_among_rollouts_leaves_the_next_to_count_and_judge_each_once(
+    shop: dict[str, Any], start: Start, tmp_path: Path, point: str
+) -> None:
+    write_counting_bundle(tmp_path / "policies", version=2)
+    stage = {"min_accounts": 1, "bake_interactions": 1}
+    schedule = {"stages": [stage | {"percent": one} for one in (50, 100)], "holdout_percent": 5}
+    crowd = [f"account-{n}" for n in range(40)]
+    async with serving(shop) as service:
+        rollout = await service.rollouts.create(
+            "help", "counting/2", "current", schedule, "somebody", "newer"
+        )
+        for n in range(2):
+            asked = [DecisionRequest("default", one, CONTEXT, f"{one}-{n}") for one in crowd]
+            await service.decider.decide_many(service.catalog.workflows["help"], asked)
+            given = [
+                FeedbackRequest("default", f"{one}-{n}", 1.0, None, "one", False, None)
+                for one in crowd
+            ]
+            await service.learner.learn_many(given)
+        doomed = start("worker", fault_point=point)
+        ask_for(shop, "rollouts")
+        assert await ended(doomed) == -signal.SIGKILL
+        await asyncio.sleep(LEASE_SECONDS)
+        start("worker")
+        ask_for(shop, "rollouts")
+        await until(partial(ran, service, "rollouts"))
+        cohorts, transitions = await service.ledger.read(
+            lambda connection: (
+                read_cohorts(connection, rollout),
+                read_transitions(connection, rollout.rollout_id),
+            )
+        )
+        assert sum(one["reward"].n.sum() for one in cohorts.values()) == 2 * len(crowd)
+        assert [one.action for one in transitions] == ["create", "advance"]
+
+
+@pytest.mark.parametrize("point", ["rebuild.folded", "rebuild.stored"])
+async def test_a_worker_killed_while_it_reconciles_leaves_the_next_to_heal_the_rest(
+    shop: dict[str, Any], start: Start, point: str
+) -> None:
+    """Memories that an older copy of Redis brought back are behind their accounts."""
+    async with serving(shop) as service:
+        workflow = service.catalog.workflows["help"]
+        keys = [AccountKey("default", "help", account) for account in ACCOUNTS]
+        old = []
+        for n in range(3):
+            for account in ACCOUNTS:
+                await decide(service, account, f"{account}-{n}")
+                await learn(service, f"{account}-{n}")
+            if n == 0:
+                old = await service.recall.stored([(workflow, key) for key in keys])
+        for key, memory in zip(keys, old, strict=True):
+            assert isinstance(memory, StoredMemory)
+            await service.memories.put(key, workflow.policy.identity, memory)
+        doomed = start("worker", fault_point=f"{point}:3")
+        ask_for(shop, "reconcile")
+        assert await ended(doomed) == -signal.SIGKILL
+        await asyncio.sleep(LEASE_SECONDS)
+        start("worker")
+        ask_for(shop, "reconcile")
+
+        async def healed() -> bool:
+            found = await service.recall.stored([(workflow, key) for key in keys])
+            return all(isinstance(one, StoredMemory) and one.head.position == 3 for one in found)
+
+        await until(healed)
+        await audit.memories_equal_their_replays(service, within_seconds=5)
 
 
 async def test_a_worker_that_is_asked_to_end_finishes_its_run(
