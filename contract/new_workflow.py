@@ -22,6 +22,8 @@ description: What to do next for an account.
 # The policy that learns each account. Without this line it is the default, {DEFAULT_POLICY}, which
 # takes any workflow of up to 50 actions, 16 context slots and 4 features an action.
 # policy: {DEFAULT_POLICY}
+# No other bundle of that name, by the SHA-256 of its manifest (`acclimate check --json` says it).
+# policy_sha256: 0123…
 
 # single_step: every decision stands for itself. multi_step: a journey of several decisions whose
 # feedback says with `episode_end: true` that it is over.
@@ -109,8 +111,22 @@ fallback:
 
 # When an account counts as adapted: once the lower bound of its mean reward over the last `window`
 # interactions, at confidence `level`, reaches `target`; it has regressed when the upper bound falls
-# below target - hysteresis.
-adaptation: {{target: 0.5, window: 10, level: 0.8, hysteresis: 0.05}}
+# below target - hysteresis. `within`: by which interaction accounts are to have adapted, which
+# metrics and alerts go by; without it, the horizon.
+adaptation: {{target: 0.5, window: 10, level: 0.8, hysteresis: 0.05, within: 40}}
+
+# Features by which rewards, adaptation and alarms are looked at: `values` of a category or a
+# boolean, or points that cut a number's range; at most 50 buckets in all.
+# buckets:
+#   plan: values
+#   months_as_customer: [3, 12, 48]
+
+# What follows when rewards fall, exploration is lost or a memory is not like those of training:
+# `off`, `alert`, `fall_back`, or for one account `reset_memory`. docs/alarms.md says more.
+# alarms:
+#   reward_shift: {{account: reset_memory, workflow: alert, bucket: fall_back}}
+#   exploration_collapse: {{account: alert, workflow: alert, bucket: alert}}
+#   memory_health: {{account: fall_back}}
 """
 
 _NAME = TypeAdapter(WorkflowName)

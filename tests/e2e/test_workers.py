@@ -330,13 +330,13 @@ async def test_a_worker_killed_while_it_reconciles_leaves_the_next_to_heal_the_r
     async with serving(shop) as service:
         workflow = service.catalog.workflows["help"]
         keys = [AccountKey("default", "help", account) for account in ACCOUNTS]
-        old = []
+        old: list[Any] = []
         for n in range(3):
             for account in ACCOUNTS:
                 await decide(service, account, f"{account}-{n}")
                 await learn(service, f"{account}-{n}")
             if n == 0:
-                old = await service.recall.stored([(workflow, key) for key in keys])
+                old = [*await service.recall.stored([(workflow, key) for key in keys])]
         for key, memory in zip(keys, old, strict=True):
             assert isinstance(memory, StoredMemory)
             await service.memories.put(key, workflow.policy.identity, memory)
