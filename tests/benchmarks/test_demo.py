@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,10 +31,11 @@ WORKFLOWS = ROOT / "workflows"
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small bundle in place of the shipped one, under its name."""
+    """A folder with small bundles in place of shipped ones, under their names."""
     folder = tmp_path_factory.mktemp("policies")
     write_counting_bundle(folder, "bandits", 1)
     write_default_bundle(folder)
+    shutil.copytree(WORKFLOWS.parent / "policies" / "mazes", folder / "mazes")
     return folder
 
 

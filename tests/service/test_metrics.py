@@ -13,7 +13,7 @@ from tests.house.tree import ROOT
 from tests.service.conftest import CONTEXT, Client
 
 LABELS = {"workflow", "policy", "reason", "cause", "limit", "feature", "status", "phase"}
-LABELS |= {"task", "outcome", "age", "arm", "per", "verdict", "kind", "scope", "bucket"}
+LABELS |= {"task", "outcome", "age", "arm", "per", "verdict", "kind", "scope", "bucket", "part"}
 LABELS |= {"route", "objective"}
 UNITS = ("_seconds", "_interactions", "_writes", "_decisions")
 """What a histogram is of ends its name: a base unit, or what is counted."""
