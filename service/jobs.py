@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from service.alarms import Watch
 from service.catalog import Catalog, Workflow
 from service.clock import Clock
+from service.curves import Curves
 from service.fault_points import reach
 from service.learn import Learner
 from service.ledger.leases import Kept
@@ -79,6 +80,7 @@ class Jobs:
             "alarms": self._watch.look,
             "holds": lambda _: self._watch.observe(),
             "count": lambda _: self.count_accounts(),
+            "curves": Curves(self._ledger, self._clock).count,
             "follow": lambda _: self.follow(),
             "rollouts": lambda _: self._rollouts.evaluate(self._recall, self._clock()),
         }

@@ -32,6 +32,7 @@ def schedule(settings: Settings) -> list[Job]:
         Job("count", max(often, 30.0), own=True),
         Job("follow", often, own=True),
         Job("rollouts", max(often, 10.0)),
+        Job("curves", max(often, 5.0)),
     ]
     if settings.retention_days is not None:
         jobs.append(Job("retention", max(often, 600.0)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select, text
 
+from service.ledger.curve_tables import curve_marks
 from service.ledger.records import AccountKey, AccountUnknownError, Head
 from service.ledger.rollout_tables import rollout_accounts, rollouts
 from service.ledger.statements import lock_names, run
@@ -75,9 +76,10 @@ def erase(connection: Connection, key: AccountKey, at_us: int, tombstone: Tombst
                 delete(table).where(columns.tenant == key.tenant, columns.decision_id.in_(ids))
             )
         _leave(connection, [tombstone("decision", key.tenant, one) for one in ids], None, at_us)
-    for table in (generations, snapshots, tallies, alarm_marks, alarms, accounts):
+    for table in (curve_marks, generations, snapshots, tallies, alarm_marks, alarms, accounts):
         connection.execute(delete(table).where(*of_account(table, key)))
-    own = rollout_accounts.c  # what it added to a rollout's sums stays there, and names nobody
+    # What it added to a rollout's sums, and to curves, stays there and names nobody.
+    own = rollout_accounts.c
     connection.execute(
         delete(rollout_accounts).where(
             own.tenant == key.tenant,
