@@ -14,6 +14,10 @@ from service.api import (
     accounts,
     alarms,
     batch,
+    console,
+    console_alarms,
+    console_rollouts,
+    console_sign_in,
     describe,
     health,
     keys,
@@ -23,10 +27,12 @@ from service.api import (
     routes,
 )
 from service.api.body_limit import BodyLimit
+from service.api.console_session import ConsoleSession
 from service.api.express import Express
 from service.api.gate import Gate
 from service.api.headers import Headers
 from service.api.requests import Requests
+from service.console import pages
 from service.runtime import Service
 
 ROUTERS = (
@@ -40,10 +46,19 @@ ROUTERS = (
     health.router,
     rollouts.router,
     describe.router,
+    console.router,
+    console_alarms.router,
+    console_rollouts.router,
+    console_sign_in.router,
 )
 
 
 OPENAPI = "/openapi.json"
+PARTS = {
+    "/docs/{asset}": ("/docs/", describe.ASSETS),
+    "/console/assets/{name}": ("/console/assets/", pages.ASSETS),
+}
+"""Open paths that stand for several: how each begins, and how it may go on."""
 
 
 class App(FastAPI):
@@ -80,7 +95,8 @@ class App(FastAPI):
             service.rates,
             {OPENAPI, *self._open_paths()},
         )
-        headers = Headers(gate, service.metrics.observe_status)
+        session = ConsoleSession(gate, service.settings.draw_key())
+        headers = Headers(session, service.metrics.observe_status)
         self._door = Requests(headers, service.metrics, service.settings.log_requests)
 
     def _open_paths(self) -> Iterator[str]:
@@ -92,9 +108,9 @@ class App(FastAPI):
     @staticmethod
     def _parts(route: APIRoute) -> Iterator[str]:
         """What an open path stands for: only what there is."""
-        assert route.path == "/docs/{asset}", route.path
-        for asset in describe.ASSETS:
-            yield f"/docs/{asset}"
+        before, parts = PARTS[route.path]
+        for part in parts:
+            yield f"{before}{part}"
 
     def openapi(self) -> dict[str, Any]:
         """What the API is, with who may use each route."""

@@ -19,6 +19,7 @@ from service.runtime import Service
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["alarms"])
 
+LONGEST_NOTE = 2_000
 NEXT = r"^[0-9]{1,19}-[0-9a-f]{32}$"
 
 
@@ -34,7 +35,7 @@ class SeenBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    note: str | None = Field(None, max_length=2_000)
+    note: str | None = Field(None, max_length=LONGEST_NOTE)
 
 
 @router.get("/alarms", responses=documented(422, 503))
@@ -74,7 +75,7 @@ async def read_alarms(
 @router.get("/alarms/{alarm_id}", responses=documented(404, 422, 503))
 async def read_alarm(service: Running, who: AsOperator, alarm_id: PathId) -> AlarmRecord:
     """One alarm."""
-    return alarm_record(await _alarm(service, who.tenant, alarm_id))
+    return alarm_record(await find_or_refuse(service, who.tenant, alarm_id))
 
 
 @router.post("/alarms/{alarm_id}/acknowledge", responses=documented(400, 404, 422, 503))
@@ -82,7 +83,7 @@ async def acknowledge_alarm(
     service: Running, who: AsOperator, alarm_id: PathId, body: SeenBody
 ) -> AlarmRecord:
     """Say that an alarm was seen. What follows from it goes on; whoever was first stays named."""
-    known = await _alarm(service, who.tenant, alarm_id)
+    known = await find_or_refuse(service, who.tenant, alarm_id)
     await service.ledger.alone(
         partial(
             acknowledge,
@@ -92,21 +93,22 @@ async def acknowledge_alarm(
             at_us=service.clock(),
         )
     )
-    return alarm_record(await _alarm(service, who.tenant, alarm_id))
+    return alarm_record(await find_or_refuse(service, who.tenant, alarm_id))
 
 
 @router.post("/alarms/{alarm_id}/clear", responses=documented(404, 422, 503))
 async def clear_alarm(service: Running, who: AsOperator, alarm_id: PathId) -> AlarmRecord:
     """End an alarm, and with it the fallback that it held an account or a crowd on. One that was
     ended before stays as it is."""
-    known = await _alarm(service, who.tenant, alarm_id)
+    known = await find_or_refuse(service, who.tenant, alarm_id)
     ending = partial(clear, known_id=known.alarm_id, by=who.name, at_us=service.clock())
     await service.ledger.alone(ending)
     await service.watch.observe()
-    return alarm_record(await _alarm(service, who.tenant, alarm_id))
+    return alarm_record(await find_or_refuse(service, who.tenant, alarm_id))
 
 
-async def _alarm(service: Service, tenant: str, alarm_id: str) -> Alarm:
+async def find_or_refuse(service: Service, tenant: str, alarm_id: str) -> Alarm:
+    """The tenant's alarm of that id. Raises NotFoundError."""
     found = await service.ledger.read(find_alarm(tenant, alarm_id))
     if found is None:
         raise NotFoundError("alarm_id", "the id of an alarm of this tenant")

@@ -5,15 +5,17 @@ The routes are the application's: one that is not in the table here fails.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 from sqlalchemy import Connection, select
 
 from service.access.roles import EVERY_TENANT, Role
 from service.api.access import needs_of
+from service.api.console_session import form_token
 from service.app import OPENAPI, ROUTERS
 from service.ledger import tables
 from service.ledger.keys import KeyRow, add_key
@@ -70,6 +72,22 @@ WHO_MAY = {
     "GET /metrics": ANYBODY,
     "GET /docs": ANYBODY,
     "GET /docs/{asset}": ANYBODY,
+    "GET /console": CALLER,
+    "GET /console/workflows/{workflow}": CALLER,
+    "GET /console/workflows/{workflow}/accounts": OPERATOR,
+    "GET /console/workflows/{workflow}/accounts/{account_id}": OPERATOR,
+    "GET /console/alarms": OPERATOR,
+    "POST /console/alarms/{alarm_id}/{button}": OPERATOR,
+    "GET /console/rollouts": OPERATOR_OF_ALL,
+    "GET /console/rollouts/{rollout_id}": OPERATOR_OF_ALL,
+    "POST /console/rollouts/{rollout_id}/{button}": OPERATOR_OF_ALL,
+    "GET /console/kill-switch": OPERATOR_OF_ALL,
+    "POST /console/kill-switch": OPERATOR_OF_ALL,
+    "POST /console/tenant": CALLER,
+    "GET /console/sign-in": ANYBODY,
+    "POST /console/sign-in": ANYBODY,
+    "POST /console/sign-out": ANYBODY,
+    "GET /console/assets/{name}": ANYBODY,
 }
 
 MAY = {
@@ -92,6 +110,8 @@ class Asked(NamedTuple):
     method: str
     address: str
     body: Any
+    form: Mapping[str, str] | None = None
+    """In place of a body: what a form of the console's says."""
 
 
 def app_routes() -> list[tuple[str, APIRoute]]:
@@ -116,8 +136,37 @@ def requests() -> list[Asked]:
             address = "/v1/workflows/help/decisions/picture?account_id=a"
         elif (lower, path) in ANSWERS:
             address, body, _ = ANSWERS[lower, path]
-        asked.append(Asked(name, method, address, body))
+        elif path.startswith("/console"):
+            address = console_address(path)
+        asked.append(Asked(name, method, address, body, FORMS.get(name)))
     return sorted(asked, key=lambda one: one.method == "DELETE" or "revoke" in one.address)
+
+
+FORMS = {
+    "POST /console/alarms/{alarm_id}/{button}": {},
+    "POST /console/rollouts/{rollout_id}/{button}": {"why": "to see"},
+    "POST /console/kill-switch": {"why": "to see", "scope": "help", "to": "on"},
+    "POST /console/tenant": {"tenant": "acme"},
+    "POST /console/sign-in": {"key": "acclimate_0_nobody"},
+    "POST /console/sign-out": {},
+}
+
+
+def console_address(path: str) -> str:
+    """One of the console's addresses, of what the fixture made."""
+    names = {"workflow": "help", "account_id": "a", "name": "console.css", "button": "clear"}
+    if "{rollout_id}" in path:
+        names["button"] = "pause"
+    return path.format_map(names | {"rollout_id": "0" * 16, "alarm_id": "0" * 32})
+
+
+async def ask(client: Client, one: Asked) -> httpx.Response:
+    """The answer to it; a form carries the token that its session's pages have."""
+    if one.form is None:
+        return await client.http.request(one.method, one.address, json=one.body)
+    secret = client.service.settings.draw_key()
+    token = form_token(secret, client.http.headers.get("Authorization", ""))
+    return await client.http.request(one.method, one.address, data={**one.form, "token": token})
 
 
 @pytest.fixture
@@ -187,13 +236,13 @@ async def test_each_kind_of_key_may_what_the_table_says_and_no_more(
     before = await acme.service.ledger.read(contents)
     refused = [one for one in requests() if WHO_MAY[one.route] not in may]
     for one in refused:
-        answer = await acme.http.request(one.method, one.address, json=one.body)
+        answer = await ask(acme, one)
         assert answer.status_code == (401 if role is None else 403), one
         assert answer.headers["content-type"] == "application/problem+json", one
     assert await acme.service.ledger.read(contents) == before
     for one in requests():
         if one not in refused:
-            answer = await acme.http.request(one.method, one.address, json=one.body)
+            answer = await ask(acme, one)
             assert answer.status_code not in (401, 403), (one, answer.text)
             assert answer.status_code < 500, (one, answer.text)
 
@@ -209,7 +258,7 @@ async def test_to_another_tenants_key_what_is_acmes_is_not_there(acme: Client, r
     ]
     assert len(asked) >= 4
     for one in asked:
-        answer = await acme.http.request(one.method, one.address, json=one.body)
+        answer = await ask(acme, one)
         assert answer.status_code == 404, one
     for path in ("/v1/workflows/help/verification", "/v1/keys", "/v1/alarms"):
         answer = await acme.http.get(path)
