@@ -9,12 +9,15 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
+from service.server import FINISH_SECONDS, LINGER_SECONDS
 from service.settings import Settings
 from tests.house.tree import ROOT
 from tests.postgres_server import own_postgres, postgres_folders, run_sql
@@ -23,6 +26,13 @@ from tests.servers import unavailable
 
 DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"
 PREFIX = "ACCLIMATE_"
+CORE = {"service", "redis", "postgres"}
+PROFILES = {
+    "worker": ("worker", "beat"),
+    "observability": ("prometheus", "alertmanager"),
+}
+CLOSE_SECONDS = 10
+"""For what comes after the last request: commits, and the stores' connections."""
 
 
 @cache
@@ -51,11 +61,11 @@ def known_settings() -> set[str]:
 
 def test_compose_runs_the_service_on_a_healthy_redis_and_postgresql() -> None:
     services = compose()["services"]
-    assert set(services) == {"service", "worker", "beat", "redis", "postgres"}
+    assert set(services) == CORE | set(PROFILES["worker"]) | set(PROFILES["observability"])
     waits = {name: d["condition"] for name, d in services["service"]["depends_on"].items()}
     assert waits == {"redis": "service_healthy", "postgres": "service_healthy"}
     for name, service in services.items():
-        check = service["healthcheck"]
+        check = service["healthcheck"]  # every one of them has its own
         assert check["test"][0] == "CMD", name
         assert {"interval", "timeout", "retries"} <= set(check), name
     assert "/readyz" in services["service"]["healthcheck"]["test"][-1]
@@ -69,16 +79,57 @@ def test_compose_builds_from_what_is_here_and_keeps_its_data_in_named_volumes() 
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             if source.startswith("."):
-                assert (ROOT / source).is_file(), source
+                assert (ROOT / source).exists(), source
+                assert volume.endswith(":ro"), volume
             else:
                 used.add(source)
     assert used == set(compose()["volumes"])
 
 
-def test_compose_publishes_the_service_alone_and_on_loopback_alone() -> None:
-    published = [port for s in compose()["services"].values() for port in s.get("ports", [])]
-    assert published
-    assert all(port.startswith("127.0.0.1:") for port in published)
+def test_compose_publishes_no_store_and_on_loopback_alone() -> None:
+    published = {n: s["ports"] for n, s in compose()["services"].items() if "ports" in s}
+    assert set(published) == {"service", *PROFILES["observability"]}
+    for ports in published.values():
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_fits_the_schema_of_compose_files() -> None:
+    schema = json.loads(
+        files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
+    )
+    kind = validator_for(schema)
+    assert not [error.message for error in kind(schema).iter_errors(compose())]
+    broken = json.loads(json.dumps(compose()))
+    broken["services"]["service"]["helthcheck"] = {}
+    assert [error.message for error in kind(schema).iter_errors(broken)]
+
+
+def test_every_container_is_confined() -> None:
+    for name, service in compose()["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert any(one.startswith("/tmp:") for one in service["tmpfs"]), name
+        assert int(service["user"].split(":")[0]) > 0, name
+        assert "privileged" not in service, name
+    assert int(dict(instructions())["USER"]) == int(
+        compose()["services"]["service"]["user"].split(":")[0]
+    )
+
+
+def test_profiles_start_what_they_say() -> None:
+    services = compose()["services"]
+    for name, service in services.items():
+        expected = [profile for profile, names in PROFILES.items() if name in names]
+        assert service.get("profiles", []) == expected, name
+
+
+def test_compose_waits_for_as_long_as_a_stop_may_take() -> None:
+    service = compose()["services"]["service"]
+    drain = service["environment"]["ACCLIMATE_DRAIN_SECONDS"]
+    (seconds,) = re.findall(r":-(\d+)", drain)
+    longest = int(seconds) + LINGER_SECONDS + FINISH_SECONDS
+    assert int(service["stop_grace_period"].removesuffix("s")) >= longest + CLOSE_SECONDS
 
 
 @pytest.mark.parametrize("path", ["docker-compose.yml", "infra/docker/Dockerfile"])
