@@ -87,12 +87,16 @@ constraints: ## pin what pyproject.toml asks for now; UPGRADE=1 takes the newest
 	echo "Resolving every extra in a scratch environment ..."; \
 	$(PYTHON) -m venv "$$scratch"; \
 	"$$scratch/bin/python" -m pip install --quiet --disable-pip-version-check \
-		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[audit,baseline,bench,demo,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP); \
+		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[audit,baseline,bench,demo,otel,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP); \
 	{ echo "# Every version that is installed, exactly. Written by 'make constraints'."; \
 	  "$$scratch/bin/python" -m pip freeze --all --exclude pip --exclude-editable \
 	  | sed -n -E 's/^([A-Za-z0-9._-]+==[^+ ]+).*/\1/p'; } > "$$scratch/pins"; \
 	cp "$$scratch/pins" constraints.txt; \
 	echo "constraints.txt pins $$(grep -c == constraints.txt) packages."
+
+.PHONY: dashboards
+dashboards: $(VENV)/.test ## write Grafana's dashboards from infra/grafana/*.yml
+	@$(BIN)/python infra/grafana/dashboards.py
 
 .PHONY: clean
 clean: ## remove the environment and every cache (never ./data or ./runs)
@@ -130,5 +134,5 @@ $(VENV)/.audit: $(VENV)/.made $(VERSIONS)
 
 $(VENV)/.test: $(VENV)/.made $(VERSIONS)
 	@echo "Installing the service, training and tests into $(VENV) (with torch; some minutes) ..."
-	@$(PIP_INSTALL) -c constraints.txt -e '.[baseline,bench,demo,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP)
+	@$(PIP_INSTALL) -c constraints.txt -e '.[baseline,bench,demo,otel,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP)
 	@touch $@

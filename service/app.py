@@ -97,7 +97,9 @@ class App(FastAPI):
         )
         session = ConsoleSession(gate, service.settings.draw_key())
         headers = Headers(session, service.metrics.observe_status)
-        self._door = Requests(headers, service.metrics, service.settings.log_requests)
+        self._door = Requests(
+            headers, service.metrics, service.settings.log_requests, service.tracing
+        )
 
     def _open_paths(self) -> Iterator[str]:
         locked = {"/metrics"} if self._settings.metrics_need_key else set()

@@ -57,8 +57,13 @@ def ids() -> dict[str, Any]:
     return {"request_ids": list(requests), "decision_ids": [one.decision_id for one in together]}
 
 
-def trace_id(asking: Asking | None) -> str | None:
-    """The id of the trace that the request is part of, hex; None where it is not recorded."""
+def trace_id(asking: Asking) -> str:
+    """The id, hex, of the trace that a traced request is part of."""
+    return f"{asking.span.get_span_context().trace_id:032x}"
+
+
+def exemplar(asking: Asking | None) -> dict[str, str] | None:
+    """What a histogram keeps of a request beside its time: where it was traced."""
     if asking is None or asking.span is None:
         return None
-    return f"{asking.span.get_span_context().trace_id:032x}"
+    return {"trace_id": trace_id(asking)}

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from service.awareness import Awareness
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
-from service.correlation import ASKING, Asking
+from service.correlation import ASKING, TOGETHER, Asking, exemplar
 from service.fault_points import reach
 from service.holds import Holds
 from service.ledger.ledger import Ledger
@@ -47,6 +47,10 @@ from service.networks import DEADLINE, Networks
 from service.rationing import Rationed
 from service.recall import Recall
 from service.rollouts.traffic import Traffic
+from service.steps import Steps
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing  # only the otel extra has OpenTelemetry's SDK
 
 CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
@@ -126,6 +130,7 @@ class Decider:
         traffic: Traffic,
         holds: Holds,
         deadline_seconds: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
@@ -133,6 +138,7 @@ class Decider:
         self._clock = clock
         self._draw_key = draw_key
         self._traffic = traffic
+        self._tracing = tracing
         self._holds = holds
         self._deadline = deadline_seconds
         self._awareness = Awareness()
@@ -145,8 +151,13 @@ class Decider:
 
         Raises ContextError, ActionsError, BodyConflictError and LedgerUnavailableError.
         """
+        asking = ASKING.get()
+        if asking is not None:
+            asking.workflow, asking.decision_id = workflow.name, request.decision_id
         try:
             asked = self._placed(_check(workflow, request, time.perf_counter()))
+            if asking is not None:
+                asking.decision_id = asked.decision_id
         except (ContextError, ActionsError) as error:
             # Right under the spec of its day, it has its answer, and keeps it.
             answered = await self._answered(workflow, request)
@@ -160,8 +171,8 @@ class Decider:
             if isinstance(outcome, Behind)
             else outcome.decision
         )
-        if asked.asking is not None:
-            asked.asking.reason = made.reason
+        if asking is not None:
+            asking.reason = made.reason
         return made
 
     async def decide_many(
@@ -268,15 +279,30 @@ class Decider:
         return [outcomes[i] for i in range(len(asked))]
 
     async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
-        """What becomes of valid requests of one workflow, in the five steps."""
+        """What becomes of valid requests of one workflow."""
+        TOGETHER.set(asked)
+        steps = Steps()
+        try:
+            return await self._make_by(asked, steps)
+        finally:
+            self._metrics.observe_steps(steps)
+            if self._tracing is not None:
+                self._tracing.record(steps, asked)
+
+    async def _make_by(self, asked: list[_Asked], steps: Steps) -> list[_Outcome]:
+        """The same, in the five steps."""
         if self._holds:
             asked = [self._held(one) for one in asked]
         allowed = self._guard(asked)
+        steps.done("guard")
         memories = await self._read(asked)
+        steps.done("memory")
         choices = await self._infer(asked, allowed, memories)
         decisions = self._sample(asked, allowed, memories, choices)
+        steps.done("infer")
         reach("decide.drawn")
         outcomes = await self._ledger.record_decisions(decisions)
+        steps.done("ledger")
         reach("decide.committed")
         self._count(asked, outcomes)
         return outcomes
@@ -425,7 +451,7 @@ class Decider:
         for one, outcome in zip(asked, outcomes, strict=True):
             if not isinstance(outcome, Committed) or not outcome.new:
                 continue
-            seconds.observe(now - one.started)
+            seconds.observe(now - one.started, exemplar(one.asking))
             reasons[outcome.decision.reason] += 1
             waited = self._awareness.decided(one.key, outcome.account_head, outcome.aware)
             if waited is not None:
@@ -446,10 +472,6 @@ class Decider:
 
 def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Asked:
     """The request as a valid one. Raises ContextError and ActionsError."""
-    asking = ASKING.get()
-    decision_id = request.decision_id or secrets.token_hex(16)
-    if asking is not None:
-        asking.workflow, asking.decision_id = workflow.name, decision_id
     context, clipped = check_context(workflow.spec, request.context)
     if request.actions is not None:
         _refuse_unknown_actions(workflow, request.actions)
@@ -457,11 +479,11 @@ def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Ask
         workflow,
         request,
         AccountKey(request.tenant, workflow.name, request.account_id),
-        decision_id,
+        request.decision_id or secrets.token_hex(16),
         context,
         clipped,
         started,
-        asking=asking,
+        asking=ASKING.get(),
     )
 
 

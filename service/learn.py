@@ -12,13 +12,13 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from contract.spec import WorkflowSpec
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Catalog
 from service.clock import Clock
-from service.correlation import ASKING
+from service.correlation import ASKING, TOGETHER, Asking, exemplar
 from service.fault_points import reach
 from service.feedback_order import FeedbackOrder
 from service.ledger.ledger import Ledger
@@ -38,7 +38,11 @@ from service.metrics import Metrics
 from service.progress_metrics import scaled
 from service.recall import Recall
 from service.rollouts.traffic import Traffic
+from service.steps import Steps
 from service.together import Advance, Ahead, Together
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing  # only the otel extra has OpenTelemetry's SDK
 
 LARGEST_BATCH = 256
 """Pieces of feedback that are committed and folded together at most."""
@@ -78,6 +82,21 @@ class FeedbackRequest(NamedTuple):
     occurred_at_us: int | None
 
 
+class _Told(NamedTuple):
+    """Feedback as it came."""
+
+    request: FeedbackRequest
+    started: float
+    """When, by the clock of `time.perf_counter`."""
+    asking: Asking | None
+    """The request it came with."""
+
+    @property
+    def decision_id(self) -> str:
+        """The decision it is about."""
+        return self.request.decision_id
+
+
 class Learner:
     """Takes feedback."""
 
@@ -90,6 +109,7 @@ class Learner:
         metrics: Metrics,
         clock: Clock,
         traffic: Traffic,
+        tracing: Tracing | None = None,
     ) -> None:
         self._ledger = ledger
         self._recall = recall
@@ -99,7 +119,8 @@ class Learner:
         self._clock = clock
         self._traffic = traffic
         self._order = FeedbackOrder()
-        self._batches: Batcher[tuple[FeedbackRequest, float], Recorded] = Batcher(
+        self._tracing = tracing
+        self._batches: Batcher[_Told, Recorded] = Batcher(
             self._take, LARGEST_BATCH, at_once=AT_ONCE
         )
 
@@ -110,7 +131,7 @@ class Learner:
         if asking is not None:
             asking.decision_id = request.decision_id
         try:
-            return await self._batches.ask((request, time.perf_counter()))
+            return await self._batches.ask(_Told(request, time.perf_counter(), asking))
         except BacklogFullError as error:
             raise LedgerUnavailableError("too much feedback is waiting") from error
 
@@ -118,14 +139,23 @@ class Learner:
         """For each request what `learn` would give, or the exception it would raise; recorded in
         one piece, and folded in the order of the requests."""
         started = time.perf_counter()
-        return await self._take([(request, started) for request in requests]) if requests else []
+        told = [_Told(request, started, ASKING.get()) for request in requests]
+        return await self._take(told) if told else []
 
-    async def _take(
-        self, asked: Sequence[tuple[FeedbackRequest, float]]
-    ) -> list[Recorded | Exception]:
-        """What becomes of requests, each with when it came: commit → fold."""
+    async def _take(self, asked: Sequence[_Told]) -> list[Recorded | Exception]:
+        """What becomes of requests."""
+        token, steps = TOGETHER.set(asked), Steps()
+        try:
+            return await self._take_by(asked, steps)
+        finally:
+            TOGETHER.reset(token)
+            if self._tracing is not None:
+                self._tracing.record(steps, asked)
+
+    async def _take_by(self, asked: Sequence[_Told], steps: Steps) -> list[Recorded | Exception]:
+        """The same, in steps: commit → fold."""
         now = self._clock()
-        writes = [self._write(request, now) for request, _ in asked]
+        writes = [self._write(one.request, now) for one in asked]
         ahead = self._together.read_ahead(self._ledger.owners(writes))
         try:
             outcomes = await self._ledger.record_feedbacks(writes)
@@ -133,10 +163,12 @@ class Learner:
             if ahead is not None:
                 ahead.cancel()
             raise
+        steps.done("ledger")
         recorded = [one for one in outcomes if isinstance(one, Recorded)]
         for one in recorded:
             reach("revise.committed" if one.revised else "learn.committed")
         await self._fold(recorded, ahead)
+        steps.done("memory")
         try:
             self._count(recorded)
             self._time(asked, outcomes)
@@ -257,18 +289,19 @@ class Learner:
 
     def _time(
         self,
-        asked: Sequence[tuple[FeedbackRequest, float]],
+        asked: Sequence[_Told],
         outcomes: Sequence[Recorded | Exception],
     ) -> None:
         """Tells the metrics how long requests took, and how many were for nobody's decision."""
-        now, seconds = time.perf_counter(), self._metrics.feedback_seconds
+        now, timed = time.perf_counter(), self._metrics.feedback_seconds
         of_workflow = {
-            name: seconds.labels(name)
+            name: timed.labels(name)
             for name in {one.decision.key.workflow for one in outcomes if isinstance(one, Recorded)}
         }
-        for (_, started), outcome in zip(asked, outcomes, strict=True):
+        for one, outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, Recorded):
-                of_workflow[outcome.decision.key.workflow].observe(now - started)
+                seconds = of_workflow[outcome.decision.key.workflow]
+                seconds.observe(now - one.started, exemplar(one.asking))
             elif isinstance(outcome, DecisionUnknownError):
                 self._metrics.feedback_dangling.inc()
             elif (cause := REFUSALS.get(type(outcome))) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from prometheus_client import (
@@ -19,6 +19,7 @@ from contract.adaptation import Phase
 from contract.encode import ContextError
 from contract.spec import BooleanFeature, NumberFeature, WorkflowSpec
 from service.progress_metrics import ProgressMetrics
+from service.steps import Step
 
 SECONDS = (
     0.0001,
@@ -38,6 +39,8 @@ SECONDS = (
     5.0,
 )
 JOB_SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+STEPS = ("guard", "memory", "infer", "ledger")
+"""Of a decision."""
 DELAYS = (0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0)
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -106,6 +109,15 @@ class Metrics:
             buckets=SECONDS,
             registry=r,
         )
+        self.step_seconds = Histogram(
+            "acclimate_decision_step_seconds",
+            "Seconds of one step for the decisions that are made together: guard, memory, infer, "
+            "ledger.",
+            ["step"],
+            buckets=SECONDS,
+            registry=r,
+        )
+        self._steps = {name: self.step_seconds.labels(name) for name in STEPS}
         self.fallbacks = Counter(
             "acclimate_fallbacks",
             "Decisions that the policy did not make, by cause.",
@@ -348,9 +360,11 @@ class Metrics:
             for budget in exploration.budgets:
                 self.budget.labels(spec.workflow, budget.per).set(budget.at_most)
 
-    def expect_rollouts(self, spec: WorkflowSpec) -> None:
-        """Told of a workflow being served: what a verdict may do counts from 0, so that the first
+    def expect_events(self, spec: WorkflowSpec) -> None:
+        """Told of a workflow being served: what seldom happens counts from 0, so that the first
         time is seen."""
+        for cause in ("missing", "behind"):
+            self.memory_rebuilds.labels(spec.workflow, cause)
         for verdict in ("advance", "pause", "rollback"):
             self.rollout_transitions.labels(spec.workflow, verdict)
 
@@ -358,6 +372,11 @@ class Metrics:
         """Told of a request refused for its context. What nobody declared is no label."""
         feature = "" if error.cause == "undeclared" else error.feature
         self.refused.labels(workflow, feature, error.cause).inc()
+
+    def observe_steps(self, steps: Iterable[Step]) -> None:
+        """Told of what was done for decisions that are made together."""
+        for step in steps:
+            self._steps[step.name].observe(step.ended - step.began)
 
     def observe_request(self, route: str, status: int | None) -> None:
         """Told of every request that is over; a path that is no route's has none."""

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from service.settings import Settings
 from service.together import Together
 from service.verify import Verifier
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 log = logging.getLogger(__name__)
 
 
@@ -69,6 +72,8 @@ class Service:
     rollouts: Rollouts
     kill_switch: KillSwitch
     traffic: Traffic
+    tracing: Tracing | None
+    """None: nobody asked for traces."""
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +84,7 @@ async def open_service(
 
     Raises SettingError, SpecError, BundleError and LedgerUnavailableError.
     """
-    metrics = Metrics()
+    metrics, tracing = Metrics(), open_traces(settings)
     key = settings.draw_key()
     ledger = Ledger.open(
         settings.ledger, metrics.observe_commit, key=key, migrates=settings.migrations == "start"
@@ -95,7 +100,7 @@ async def open_service(
         holds = Holds()
         watch = Watch(ledger, memories, recall, catalog, metrics, holds, clock)
         traffic = Traffic()
-        learner = Learner(ledger, recall, together, catalog, metrics, clock, traffic)
+        learner = Learner(ledger, recall, together, catalog, metrics, clock, traffic, tracing)
         rollouts = Rollouts(ledger, catalog, traffic, metrics, clock, warm_up)
         place = open_shared_switch(settings, ledger)
         switch = KillSwitch(SwitchFile(settings.data_dir), place, ledger, traffic, metrics)
@@ -127,6 +132,7 @@ async def open_service(
                 traffic,
                 holds,
                 settings.decision_deadline_seconds,
+                tracing,
             ),
             learner,
             jobs,
@@ -142,6 +148,7 @@ async def open_service(
             rollouts,
             switch,
             traffic,
+            tracing,
         )
         for workflow in catalog.workflows.values():
             warm_up(workflow)
@@ -149,7 +156,7 @@ async def open_service(
             metrics.parity.labels(workflow.spec.policy).set(policy.parity.difference)
             metrics.expect_context(workflow.spec)
             metrics.expect_exploration(workflow.spec)
-            metrics.expect_rollouts(workflow.spec)
+            metrics.expect_events(workflow.spec)
             metrics.progress.expect(workflow.spec)
         await jobs.follow()  # who was in is in from the first request on
         await watch.observe()  # before the first decision: where to fall back
@@ -171,6 +178,8 @@ async def open_service(
             await memories.close()
     finally:
         await ledger.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)  # it waits for the collector
 
 
 async def end(task: asyncio.Task[None]) -> None:
@@ -232,6 +241,15 @@ def open_keyring(settings: Settings, ledger: Ledger, clock: Clock) -> Keyring:
         settings.may_be_open,
         settings.access == "open",
     )
+
+
+def open_traces(settings: Settings) -> Tracing | None:
+    """Where spans go; None where none are made."""
+    if settings.traces == "off":
+        return None
+    from service.tracing import open_tracing  # only the otel extra has OpenTelemetry's SDK
+
+    return open_tracing()
 
 
 def open_memories(settings: Settings, ledger: Ledger, metrics: Metrics) -> MemoryStore:

@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     decisions by id, and quote nothing that a request held."""
     log_requests: Literal["off", "failed", "all"] = "failed"
     """Which requests get a line in the log: those answered with 5xx, all, or none."""
+    traces: Literal["off", "otlp"] = "off"
+    """`otlp`: a trace a request, to a collector that speaks OTLP over HTTP; needs the extra `otel`.
+    Where that is, and which requests are traced, OpenTelemetry's own variables say
+    (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER)."""
     fault_point: str | None = None
     """For tests only: where in `service/fault_points.py` the process is to kill itself."""
 
@@ -161,6 +165,16 @@ class Settings(BaseSettings):
         if point is not None:
             parse(point)
         return point
+
+    @field_validator("traces")
+    @classmethod
+    def _traceable(cls, traces: str) -> str:
+        if traces != "off":
+            try:
+                import service.tracing  # noqa: F401
+            except ImportError as error:
+                raise ValueError("needs OpenTelemetry: pip install 'acclimate[otel]'") from error
+        return traces
 
     @field_validator("redis_url")
     @classmethod

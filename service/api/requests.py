@@ -10,12 +10,15 @@ import logging
 import re
 import secrets
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.correlation import ASKING, Asking
 from service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing  # only the otel extra has OpenTelemetry's SDK
 
 HEADER = b"x-request-id"
 Logged = Literal["off", "failed", "all"]
@@ -28,8 +31,11 @@ log = logging.getLogger(__name__)
 class Requests:
     """ASGI middleware, outermost: what it does not see did not happen."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, logged: Logged) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, logged: Logged, tracing: Tracing | None = None
+    ) -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
         self._logged = logged
 
@@ -49,6 +55,8 @@ class Requests:
                 message["headers"] = [*headers, (HEADER, asking.request_id.encode())]
             await send(message)
 
+        if self._tracing is not None:
+            self._tracing.begin(scope, asking)
         token = ASKING.set(asking)
         try:
             await self._app(scope, receive, send_more)
@@ -61,9 +69,11 @@ class Requests:
         be answered."""
         route = getattr(scope.get("route"), "path", "")
         self._metrics.observe_request(route, status)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        if self._tracing is not None:
+            self._tracing.end(asking, method, route, status)
         if self._logged == "off" or (self._logged == "failed" and (status is None or status < 500)):
             return
-        method = scope["method"] if scope["method"] in _METHODS else "other"
         fields = {
             "method": method,
             "route": route,

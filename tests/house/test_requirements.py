@@ -11,7 +11,9 @@ from packaging.utils import canonicalize_name
 
 from tests.house.tree import ROOT
 
-PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][0-9A-Za-z.]*)")
+PIN = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>(?:[0-9]+!)?[0-9][0-9A-Za-z.]*)"
+)
 TORCH = "2.13.0"
 
 

@@ -14,7 +14,7 @@ from tests.service.conftest import CONTEXT, Client
 
 LABELS = {"workflow", "policy", "reason", "cause", "limit", "feature", "status", "phase"}
 LABELS |= {"task", "outcome", "age", "arm", "per", "verdict", "kind", "scope", "bucket", "part"}
-LABELS |= {"route", "objective"}
+LABELS |= {"route", "objective", "step"}
 UNITS = ("_seconds", "_interactions", "_writes", "_decisions")
 """What a histogram is of ends its name: a base unit, or what is counted."""
 DOCUMENTED = ROOT / "docs" / "metrics.md"
