@@ -30,6 +30,9 @@ class Speeds:
     """Steps a second, the median of some rounds."""
 
     engine_alone: float
+    """One engine after the other, each in a warm cache."""
+    in_turns: float
+    """A step of each engine, then the next, asked from outside as a policy asks."""
     rollouts: float
     engines: int
     workers: int
@@ -46,7 +49,7 @@ def bench_mazes(engines: int, workers: int, rounds: int, steps: int, seed: int =
     mazes = list(islice(layouts(3, "train", seed), 200))
     policy = Vision(VisionSizes())
     rng = np.random.default_rng(seed)
-    alone, played = [], []
+    alone, turns, played = [], [], []
     torch.set_num_threads(1)
     with (
         tempfile.TemporaryDirectory(prefix="acclimate-mazes-") as folder,
@@ -59,6 +62,8 @@ def bench_mazes(engines: int, workers: int, rounds: int, steps: int, seed: int =
             began = time.perf_counter()
             running.walk_at_random(steps)
             middle = time.perf_counter()
+            running.walk_at_random(steps, in_turns=True)
+            turned = time.perf_counter()
             task = MazeTrials(world, rng, episodes=1_000_000, steps=steps)
             task.reset()
             ready = time.perf_counter()
@@ -66,8 +71,9 @@ def bench_mazes(engines: int, workers: int, rounds: int, steps: int, seed: int =
             ended = time.perf_counter()
             if turn:
                 alone.append(engines * steps / (middle - began))
+                turns.append(engines * steps / (turned - middle))
                 played.append(engines * steps / (ended - ready))
-    return Speeds(median(alone), median(played), engines, workers, rounds)
+    return Speeds(median(alone), median(turns), median(played), engines, workers, rounds)
 
 
 def to_json(speeds: Speeds) -> dict[str, Any]:

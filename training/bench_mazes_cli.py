@@ -30,6 +30,7 @@ def mazes(
         typer.echo(json.dumps(to_json(speeds), indent=2))
         return
     typer.echo(
-        f"engine alone {speeds.engine_alone:,.0f} steps/s, rollouts {speeds.rollouts:,.0f}: "
-        f"{100 * speeds.share:.0f} % ({engines} engines, {workers} workers, median of {rounds})"
+        f"engine alone {speeds.engine_alone:,.0f} steps/s, {speeds.in_turns:,.0f} in turns, "
+        f"rollouts {speeds.rollouts:,.0f}: {100 * speeds.share:.0f} % "
+        f"({engines} engines, {workers} workers, median of {rounds})"
     )

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import distributed
+from training.maze_draws import draw_mazes
 from training.policies.flat_memory import FlatMemory
 from training.policies.vision import Vision, VisionSizes
 from training.tasks.mazes.ground import MARKS
-from training.tasks.mazes.layouts import Layout, layouts
+from training.tasks.mazes.layouts import Layout
 from training.tasks.mazes.streams import Choose, Help, Lesson, play
 from training.tasks.mazes.workers import Engines
 from training.tasks.mazes.worlds import EngineWorld, ModelWorld, as_context, wad_for
@@ -66,6 +66,8 @@ class Plan:
     """Batches of streams from the engine that are learned from again."""
     larger: float = 0.25
     """Share of mazes of 4×4 rooms; the others have 3×3, and none has 5×5."""
+    hard: float = 0.5
+    """Share of mazes in which the explorer itself searches long: those that a pupil fails."""
     noise: float = 0.03
     """Deviation added to rays in the model."""
     layouts: int = 1_000
@@ -219,7 +221,7 @@ def _memory(pupil: Pupil, plan: Plan, _folder: Path) -> Generator[dict[str, floa
     """The recurrent part in the model of the engine, on rays."""
     batches: list[Lesson] = []
     while True:
-        mazes = draw_mazes(pupil, plan, plan.streams)
+        mazes = mazes_for(pupil, plan, plan.streams)
         world = ModelWorld(mazes, plan.streams)
         lesson = _walk(pupil, plan, world, np.arange(plan.streams), noise=plan.noise)
         batches = [*batches, lesson][-3:]
@@ -228,7 +230,7 @@ def _memory(pupil: Pupil, plan: Plan, _folder: Path) -> Generator[dict[str, floa
 
 def _together(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, float]]:
     """The whole policy in the engine, on pictures."""
-    mazes = draw_mazes(pupil, plan, plan.layouts)
+    mazes = mazes_for(pupil, plan, plan.layouts)
     wad = wad_of(mazes, pupil, plan, folder)
     batches: list[Lesson] = []
     with Engines(wad, plan.engines, plan.workers, pupil.seed) as engines:
@@ -241,7 +243,7 @@ def _together(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, flo
 
 def _eyes(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, float]]:
     """Pictures to the rays that they show; streams are walked by the explorer and by the pupil."""
-    mazes = draw_mazes(pupil, plan, plan.layouts)
+    mazes = mazes_for(pupil, plan, plan.layouts)
     wad = wad_of(mazes, pupil, plan, folder)
     pictures: list[NDArray[np.uint8]] = []
     rays: list[NDArray[np.float32]] = []
@@ -264,13 +266,10 @@ def _eyes(pupil: Pupil, plan: Plan, folder: Path) -> Generator[dict[str, float]]
             yield {"glimpse": float(np.mean(errors))}
 
 
-def draw_mazes(pupil: Pupil, plan: Plan, count: int) -> list[Layout]:
-    """Training layouts, most of 3×3 rooms; never one for tests, never one of 5×5."""
-    larger = int(pupil.rng.binomial(count, plan.larger))
-    found: list[Layout] = []
-    for rooms, some in ((3, count - larger), (4, larger)):
-        found += islice(layouts(rooms, "train", int(pupil.rng.integers(1 << 31))), some)
-    return found
+def mazes_for(pupil: Pupil, plan: Plan, count: int) -> list[Layout]:
+    """Training layouts for this process."""
+    seed = pupil.seed + distributed.number()
+    return draw_mazes(pupil.rng, count, larger=plan.larger, hard=plan.hard, seed=seed)
 
 
 def wad_of(mazes: list[Layout], pupil: Pupil, plan: Plan, folder: Path) -> Path:

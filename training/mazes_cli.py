@@ -83,6 +83,9 @@ def maze_lessons(
     larger: Annotated[
         float, typer.Option(min=0, max=1, help="Share of mazes of 4×4 rooms; the rest have 3×3.")
     ] = 0.25,
+    hard: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of mazes that take the teacher long.")
+    ] = 0.5,
     steps: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Of a stream; given several times, streams grow by them."),
@@ -127,6 +130,7 @@ def maze_lessons(
         engines=engines,
         workers=workers,
         larger=larger,
+        hard=hard,
         part=part,
         noise=noise,
         help_after=help_after,

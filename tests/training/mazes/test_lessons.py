@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ import torch
 from typer.testing import CliRunner
 
 from acclimate import main
-from training import checkpoints, maze_lessons
-from training.maze_lessons import FILE, Plan, Pupil, begin, draw_mazes, load, new_pupil, save, teach
+from training import checkpoints, maze_draws, maze_lessons
+from training.evaluate_mazes import ExplorerPlayer, play_trials
+from training.maze_lessons import FILE, Plan, Pupil, begin, load, new_pupil, save, teach
 from training.policies.vision import VisionSizes
 from training.tasks.mazes.engine import EngineError
-from training.tasks.mazes.layouts import split_of
+from training.tasks.mazes.layouts import layouts, split_of
 from training.tasks.mazes.workers import Engines
+from training.tasks.mazes.worlds import ModelWorld
 
 SMALL = VisionSizes(dense=16, hidden=32, head=16)
-PLAN = Plan(streams=16, engines=2, steps=(6, 12), part=8, layouts=4, larger=0.5)
+PLAN = Plan(streams=16, engines=2, steps=(6, 12), part=8, layouts=4, larger=0.5, hard=0.0)
 
 
 def taught(pupil: Pupil, stage: str, iterations: int, folder: Path, plan: Plan = PLAN) -> int:
@@ -34,9 +37,35 @@ def taught(pupil: Pupil, stage: str, iterations: int, folder: Path, plan: Plan =
 
 
 def test_mazes_for_lessons_are_for_training_and_none_is_large() -> None:
-    mazes = draw_mazes(new_pupil(1, SMALL), PLAN, 200)
+    mazes = maze_lessons.mazes_for(new_pupil(1, SMALL), PLAN, 200)
     assert {len(maze.open) for maze in mazes} == {5, 7}
     assert all(split_of(maze) == "train" for maze in mazes)
+
+
+def test_half_of_them_may_be_such_as_take_the_explorer_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(maze_draws, "_SEARCHED", {3: 80, 4: 24})
+    maze_draws.hard_layouts.cache_clear()
+    hard = maze_draws.hard_layouts(3, 5)
+    assert len(hard) == 20
+    longer, usual = (
+        np.mean(
+            play_trials(
+                world := ModelWorld(mazes, 20),
+                ExplorerPlayer(world),
+                trials=20,
+                episodes=1,
+                episode_steps=300,
+            ).steps
+        )
+        for mazes in (hard, list(islice(layouts(3, "train", 5), 20)))
+    )
+    assert longer > 1.3 * usual
+    plan = Plan(**vars(PLAN) | {"hard": 1.0, "larger": 0.0})
+    keys = {maze.key for maze in hard}
+    assert {maze.key for maze in maze_lessons.mazes_for(new_pupil(5, SMALL), plan, 50)} <= keys
+    maze_draws.hard_layouts.cache_clear()
 
 
 def test_a_memory_learns_what_it_is_told_of_and_goes_on_where_it_stopped(tmp_path: Path) -> None:

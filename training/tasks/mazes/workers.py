@@ -40,6 +40,8 @@ _PATIENCE_SECONDS = 60.0
 _GLANCE_SECONDS = 0.2
 """How often a worker that has not answered is looked at. Its pipe alone does not tell: the engines
 of a killed worker hold it open."""
+_BLIND = {"random", "blind"}
+"""What is asked of engines alone: no picture is taken."""
 _ATTEMPTS = 3
 """Starts of a worker in a row, without a step in between, before it is given up."""
 
@@ -114,9 +116,17 @@ class Engines:
         ended: NDArray[np.bool_] = self._ended[list(engines)] > 0
         return ended
 
-    def walk_at_random(self, steps: int) -> None:
-        """Every engine by itself for so many steps, no picture taken: how fast engines are."""
-        self._ask(dict.fromkeys(range(len(self._places)), ("random", steps)))
+    def walk_at_random(self, steps: int, in_turns: bool = False) -> None:
+        """Every engine for so many steps, no picture taken: how fast engines are.
+
+        One engine after the other, each in a warm cache, or a step each `in_turns`, as whoever
+        waits for an answer has to have them.
+        """
+        if in_turns:
+            for actions in np.random.default_rng(steps).integers(0, 3, (steps, len(self._places))):
+                self._ask({row: ("blind", int(action)) for row, action in enumerate(actions)})
+        else:
+            self._ask(dict.fromkeys(range(len(self._places)), ("random", steps)))
         for place in self._places:
             place.actions = []
         self.restart(range(len(self._places)))
@@ -277,7 +287,7 @@ def _serve(pipe: Connection, wad: Path, rows: list[int], name: str, count: int, 
                             engines[row] = Engine(wad, own, seed)
                         over = _do(engines[row], what, argument)
                         ended[row] = over
-                        if not over:
+                        if not over and what not in _BLIND:
                             engines[row].show(pictures[row], poses[row])
                 except EngineError as error:
                     pipe.send(str(error))
@@ -303,8 +313,9 @@ def _do(engine: Engine, what: str, argument: Any) -> bool:
     if what == "load":
         engine.load(argument)
         return False
-    if what == "random":
-        for action in np.random.default_rng(argument).integers(0, 3, argument):
+    if what in _BLIND:
+        drawn = np.random.default_rng(argument).integers(0, 3, argument)
+        for action in [argument] if what == "blind" else drawn:
             if engine.act(int(action)):
                 engine.restart()
         return False
