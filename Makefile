@@ -60,6 +60,11 @@ lint: $(VENV)/.test ## style, types and the one-way imports
 test: lint ## lint, then every test, against real servers that it starts itself
 	$(BIN)/python -m pytest --verbosity=0 $(ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.docs ## the docs site, with the API's reference, in build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict $(ARGS)
+	@echo "Built build/docs: $(BIN)/python -m http.server --directory build/docs"
+
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## schemathesis against the live service, for longer than the tests do
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest --verbosity=0 --capture=no \
@@ -87,7 +92,7 @@ constraints: ## pin what pyproject.toml asks for now; UPGRADE=1 takes the newest
 	echo "Resolving every extra in a scratch environment ..."; \
 	$(PYTHON) -m venv "$$scratch"; \
 	"$$scratch/bin/python" -m pip install --quiet --disable-pip-version-check \
-		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[audit,baseline,bench,demo,otel,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP); \
+		$(if $(UPGRADE),,$(addprefix -c ,$(wildcard constraints.txt))) -e '.[audit,baseline,bench,demo,docs,otel,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP); \
 	{ echo "# Every version that is installed, exactly. Written by 'make constraints'."; \
 	  "$$scratch/bin/python" -m pip freeze --all --exclude pip --exclude-editable \
 	  | sed -n -E 's/^([A-Za-z0-9._-]+==[^+ ]+).*/\1/p'; } > "$$scratch/pins"; \
@@ -132,7 +137,12 @@ $(VENV)/.audit: $(VENV)/.made $(VERSIONS)
 	@$(PIP_INSTALL) -c constraints.txt -e '.[audit]' 2>&1 | $(HUSH_PIP)
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.made $(VERSIONS)
+	@echo "Installing the service and mkdocs into $(VENV) (no torch; a minute or two) ..."
+	@$(PIP_INSTALL) -c constraints.txt -e '.[demo,docs]' 2>&1 | $(HUSH_PIP)
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.made $(VERSIONS)
 	@echo "Installing the service, training and tests into $(VENV) (with torch; some minutes) ..."
-	@$(PIP_INSTALL) -c constraints.txt -e '.[baseline,bench,demo,otel,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP)
+	@$(PIP_INSTALL) -c constraints.txt -e '.[baseline,bench,demo,docs,otel,peers,production,test,train,worker]' 2>&1 | $(HUSH_PIP)
 	@touch $@

@@ -12,6 +12,7 @@ import service.keys_cli
 import service.kill_switch_cli
 import service.ledger_cli
 import service.migrate_cli
+import service.openapi_cli
 import service.rollout_cli
 import service.settings_cli
 import training.ablations_cli
@@ -51,6 +52,7 @@ main.add_typer(service.ledger_cli.app, name="ledger")
 main.command("migrate")(service.migrate_cli.migrate_command)
 main.add_typer(service.rollout_cli.app, name="rollout")
 main.add_typer(service.kill_switch_cli.app, name="kill-switch")
+main.command("openapi")(service.openapi_cli.openapi_command)
 main.command("settings")(service.settings_cli.settings_command)
 main.command("simulate")(training.simulate_cli.simulate)
 main.add_typer(training.evaluate_cli.app, name="evaluate")
