@@ -38,6 +38,8 @@ class Finding(NamedTuple):
     cause: str
     suggestion: str
     numbers: Numbers
+    by_fallback: bool = False
+    """Whether nothing but more decisions by the fallback is behind it."""
 
 
 class Acted(NamedTuple):
@@ -48,14 +50,17 @@ class Acted(NamedTuple):
 
 
 def consequence(spec: WorkflowSpec, finding: Finding) -> str:
-    """What the workflow has follow from it."""
-    said = getattr(spec.alarms, finding.kind)
-    return str(getattr(said, finding.scope))
+    """What the workflow has follow from it; for what the fallback brought about, falling back is no
+    remedy."""
+    said = str(getattr(getattr(spec.alarms, finding.kind), finding.scope))
+    return "alert" if finding.by_fallback and said == "fall_back" else said
 
 
 def of_rewards(past: Sequence[Acted]) -> Finding | None:
-    """A fall of one account's rewards, among the interactions given, oldest first. Raises
-    ImportError without river."""
+    """A fall of one account's rewards, among the interactions given, oldest first: of what the
+    policy did, for what the fallback earns says nothing of the account's memory. Raises ImportError
+    without river."""
+    past = [one for one in past if one.seen.by_policy]
     shift = find_shift([one.seen.reward for one in past], ACCOUNT)
     if shift is None:
         return None
@@ -66,10 +71,7 @@ def of_rewards(past: Sequence[Acted]) -> Finding | None:
         "began": past[shift.began].seen.position,
     }
     action, times = Counter(one.action for one in since).most_common(1)[0]
-    if _share(not one.seen.by_policy for one in since) > MOSTLY:
-        cause = "the fallback decides since about then"
-        suggestion = "see acclimate_fallbacks_total for why; the policy is not what fell"
-    elif times / len(since) > 0.8:
+    if times / len(since) > 0.8:
         cause = f"{action} is still served and no longer pays"
         suggestion = "reset the account's memory if it does not move on by itself"
     else:
@@ -143,7 +145,8 @@ def of_stream(
         numbers = {"before": shift.before, "after": shift.after}
         numbers["interactions"] = (shift.at - shift.began + 1) * BATCH
         since, until = stream.fell_back[shift.began :], stream.fell_back[: shift.began]
-        if _mean(since) - _mean(until) > 0.25:
+        by_fallback = _mean(since) - _mean(until) > 0.25
+        if by_fallback:
             cause = (
                 f"the fallback decides {_mean(since):.0%} of the time, before {_mean(until):.0%}"
             )
@@ -154,7 +157,8 @@ def of_stream(
         else:
             cause = "what actions earn has changed for all alike"
             suggestion = "look at rewards and their source first; then fall back, and train anew"
-        found.append(Finding("reward_shift", scope, bucket, shift.at, cause, suggestion, numbers))
+        found.append(Finding("reward_shift", scope, bucket, shift.at, cause, suggestion, numbers,
+                             by_fallback))  # fmt: skip
     collapse = collapse_of(stream)
     if collapse is not None:
         numbers = {"before": collapse.before, "after": collapse.after}

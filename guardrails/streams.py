@@ -118,6 +118,11 @@ def without_rewards(stream: Stream) -> Stream:
     return stream._replace(rewards=[], fell_back=[])
 
 
+def without_surprises(stream: Stream) -> Stream:
+    """The stream with what it explored lately put away, but not what it explored at first."""
+    return stream._replace(surprises=[], limited=[])
+
+
 def to_json(stream: Stream) -> dict[str, Any]:
     """As it is kept."""
     return stream._asdict()

@@ -13,6 +13,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from sqlalchemy import Connection
+
 from contract.buckets import buckets_of
 from contract.spec import WorkflowSpec
 from guardrails.alarms import (
@@ -37,6 +39,7 @@ from guardrails.streams import (
     take,
     to_json,
     without_rewards,
+    without_surprises,
 )
 from service.bundles import Policy
 from service.catalog import Catalog, Workflow
@@ -52,6 +55,8 @@ from service.ledger.alarms import (
     StreamKey,
     acted,
     alarm_id,
+    change_stream,
+    clear,
     count_open,
     read_changed,
     read_marks,
@@ -157,6 +162,12 @@ class Watch:
         are."""
         self._holds.see(await self._ledger.read(read_open(consequence="fall_back")))
         self._metrics.observe_alarms(await self._ledger.read(count_open))
+
+    async def end(self, alarm: Alarm, by: str) -> None:
+        """Ends an alarm, and what it had follow; one that has ended stays as it is. What a crowd
+        explored lately is put away, so that the same is not told again of the same decisions."""
+        await self._ledger.alone(partial(_end, alarm=alarm, by=by, at_us=self._clock()))
+        await self.observe()
 
     async def _reset(self, key: AccountKey) -> None:
         try:
@@ -265,7 +276,11 @@ class Watch:
         findings: list[Finding | None] = []
         if "reward_shift" in is_open:
             alarm = is_open["reward_shift"]
-            since = [one.seen.reward for one in look.past if one.seen.position > alarm.position]
+            since = [
+                one.seen.reward
+                for one in look.past
+                if one.seen.by_policy and one.seen.position > alarm.position
+            ]
             is_over = len(since) >= SINCE and is_recovered(alarm.numbers, since[-SINCE:])
             if is_over and alarm.consequence != "fall_back":
                 page.cleared.append((alarm.alarm_id, "recovery"))
@@ -276,7 +291,9 @@ class Watch:
                 anchor = shift.position
         stuck = of_exploration(spec, look.past, account.adaptation.phase)
         findings.append(stuck)
-        _clear_if_over(is_open.get("exploration_collapse"), stuck, page)
+        collapsed = is_open.get("exploration_collapse")
+        if collapsed is not None and collapsed.consequence != "fall_back":
+            _clear_if_over(collapsed, stuck, page)
         if memory is not None:
             policy, stored = memory
             ill = sickness(policy.reference, stored.memory, stored.head.position)
@@ -358,7 +375,7 @@ class Watch:
         at_us: int,
         policy: str | None = None,
     ) -> Alarm:
-        kind, scope, bucket, position, cause, suggestion, numbers = finding
+        kind, scope, bucket, position, cause, suggestion, numbers, _ = finding
         when = position if key.account_id else at_us
         return Alarm(
             alarm_id(*key, kind, bucket, policy or "", base, when),
@@ -377,6 +394,14 @@ class Watch:
             {name: round(float(value), 6) for name, value in numbers.items()},
             at_us,
         )
+
+
+def _end(connection: Connection, alarm: Alarm, by: str, at_us: int) -> None:
+    clear(connection, alarm.alarm_id, by, at_us)
+    ended = alarm.cleared_at_us is not None
+    if alarm.kind == "exploration_collapse" and not alarm.account_id and not ended:
+        key = (alarm.tenant, alarm.workflow, alarm.policy, alarm.bucket)
+        change_stream(connection, key, lambda body: to_json(without_surprises(from_json(body))))
 
 
 def _crowd(key: StreamKey) -> AccountKey:

@@ -114,6 +114,8 @@ _Together = tuple[str, str, str | None]
 """What decisions made together share: workflow, policy, and whose place that policy keeps."""
 
 _Memory = StoredMemory | MemoryUnavailableError | None
+_ToInfer = tuple[int, StoredMemory, float]
+"""Which of the requests, its memory, and the seconds that are left."""
 _Outcome = Committed | Behind | Exception
 
 
@@ -309,7 +311,10 @@ class Decider:
 
     def _held(self, one: _Asked) -> _Asked:
         """The question, to be answered by the fallback where an alarm says so."""
-        if one.unreadable is None and self._holds.hold(one.workflow.spec, one.key, one.context):
+        workflow = one.workflow
+        if one.unreadable is None and self._holds.hold(
+            workflow.spec, workflow.policy_name, one.key, one.context
+        ):
             return one._replace(memory=None, unreadable="alarm")
         return one
 
@@ -356,31 +361,36 @@ class Decider:
         masks = np.array([one.mask for one in allowed])
         probabilities = np.zeros(masks.shape)
         reasons = ["policy"] * len(asked)
-        inferred: list[tuple[int, StoredMemory]] = []
+        fresh: list[_ToInfer] = []
+        spent: list[_ToInfer] = []
         for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
             if not isinstance(memory, StoredMemory):
                 reasons[i] = one.unreadable or "memory_unavailable"
             elif allowed[i].exhausted:
                 reasons[i] = "safe_action"
                 probabilities[i, np.argmax(masks[i])] = 1.0
-            elif not self._left(one):
+            elif not (left := self._left(one)):
                 reasons[i] = DEADLINE
             else:
-                inferred.append((i, memory))
-        for start in range(0, len(inferred), LARGEST_BATCH):
-            if start:
-                await asyncio.sleep(0)  # others' turn
-            part = inferred[start : start + LARGEST_BATCH]
-            rows = [i for i, _ in part]
-            probabilities[rows], unsound = await self._networks.distributions(
-                asked[0].workflow,
-                [memory for _, memory in part],
-                [asked[i].context for i in rows],
-                masks[rows],
-                min(self._left(asked[i]) for i in rows),
-            )
-            for i, why in zip(rows, unsound, strict=True):
-                reasons[i] = why or "policy"
+                (fresh if left >= self._deadline / 2 else spent).append((i, memory, left))
+        # Who has waited long has a call of its own, which ends nobody else's and says nothing of
+        # the network.
+        for group in (fresh, spent):
+            for start in range(0, len(group), LARGEST_BATCH):
+                if start:
+                    await asyncio.sleep(0)  # others' turn
+                part = group[start : start + LARGEST_BATCH]
+                rows = [i for i, _, _ in part]
+                probabilities[rows], unsound = await self._networks.distributions(
+                    asked[0].workflow,
+                    [memory for _, memory, _ in part],
+                    [asked[i].context for i in rows],
+                    masks[rows],
+                    min(left for _, _, left in part),
+                    is_ample=group is fresh,
+                )
+                for i, why in zip(rows, unsound, strict=True):
+                    reasons[i] = why or "policy"
         for i, one in enumerate(asked):
             if reasons[i] not in ("policy", "safe_action"):
                 row = one.workflow.fallback.choose(one.context, masks[i])

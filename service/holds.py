@@ -13,8 +13,9 @@ from service.ledger.records import AccountKey
 
 class _Held(NamedTuple):
     accounts: frozenset[AccountKey]
-    workflows: frozenset[tuple[str, str]]
-    buckets: frozenset[tuple[str, str, str]]
+    workflows: frozenset[tuple[str, str, str]]
+    """With the policy that it is about: another one is not held."""
+    buckets: frozenset[tuple[str, str, str, str]]
 
 
 class Holds:
@@ -32,9 +33,13 @@ class Holds:
                 for one in found
                 if one.scope == "account"
             ),
-            frozenset((one.tenant, one.workflow) for one in found if one.scope == "workflow"),
             frozenset(
-                (one.tenant, one.workflow, one.bucket) for one in found if one.scope == "bucket"
+                (one.tenant, one.workflow, one.policy) for one in found if one.scope == "workflow"
+            ),
+            frozenset(
+                (one.tenant, one.workflow, one.policy, one.bucket)
+                for one in found
+                if one.scope == "bucket"
             ),
         )
         self._held = held if found else None
@@ -42,13 +47,17 @@ class Holds:
     def __bool__(self) -> bool:
         return self._held is not None
 
-    def hold(self, spec: WorkflowSpec, key: AccountKey, context: Mapping[str, Any]) -> bool:
-        """Whether the fallback is to decide for this account in this context."""
+    def hold(
+        self, spec: WorkflowSpec, policy: str, key: AccountKey, context: Mapping[str, Any]
+    ) -> bool:
+        """Whether the fallback is to decide in this policy's place for this account in this
+        context."""
         held = self._held
         if held is None:
             return False
-        if key in held.accounts or key[:2] in held.workflows:
+        crowd = (*key[:2], policy)
+        if key in held.accounts or crowd in held.workflows:
             return True
         if not held.buckets:
             return False
-        return any((*key[:2], one) in held.buckets for one in buckets_of(spec, context))
+        return any((*crowd, one) in held.buckets for one in buckets_of(spec, context))

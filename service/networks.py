@@ -30,6 +30,9 @@ UNSOUND = "policy_unsound"
 Distributions = tuple[NDArray[np.float64], list[str | None]]
 """`[B, K]`, and for each why it is not one, if it is not."""
 
+_Used = tuple[str, str]
+"""Workflow and policy: what is slow for one workflow's accounts may be fine for another's."""
+
 log = logging.getLogger(__name__)
 
 
@@ -38,10 +41,10 @@ class Networks:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers: dict[_Used, Breaker] = {}
+        self._tried: set[_Used] = set()
+        """What a thread of its own tries again just now."""
         self._watchdog = Watchdog()
-        self._trial = Watchdog()
-        """Of the thread that tries a network again."""
 
     async def distributions(
         self,
@@ -50,46 +53,64 @@ class Networks:
         contexts: Sequence[Mapping[str, Any]],
         masks: NDArray[np.bool_],
         seconds: float,
+        *,
+        is_ample: bool = True,
     ) -> Distributions:
-        """The policy's distributions over `masks` `[B, K]`, if they are there after `seconds`.
+        """The policy's distributions over `masks` `[B, K]`, if they are there after `seconds`; a
+        network that is late counts as failing if those are ample.
 
         One account's numbers never touch another's. A network that failed several times in a row
-        is left alone; when it has rested, it is tried in a thread of its own, so that nobody else
-        waits for it.
+        is left alone in that workflow; when it has rested, it is tried in a thread of its own, by
+        one call at a time, so that nobody else waits for it.
         """
-        policy = workflow.policy_name
-        breaker = self._breakers.get(policy, Breaker())
-        may, breaker = ask(breaker, FUSE, _now_us())
-        self._becomes(policy, breaker)
+        used = workflow.name, workflow.policy_name
+        breaker = self._breakers.get(used, Breaker())
         nothing = np.zeros(masks.shape)
+        if used in self._tried:
+            return nothing, [FAILED] * len(masks)
+        may, breaker = ask(breaker, FUSE, _now_us())
+        self._becomes(used, breaker)
         if not may:
             return nothing, [FAILED] * len(masks)
         asked = workflow, memories, contexts, masks, seconds
         if breaker.until_us is None:
             raw = _run(self._watchdog, *asked)
         else:
-            raw = await asyncio.to_thread(_run, self._trial, *asked)
+            self._tried.add(used)
+            try:
+                raw = await asyncio.to_thread(_try, *asked)
+            finally:
+                self._tried.discard(used)
         if isinstance(raw, str):
-            self._becomes(policy, failed(self._breakers[policy], FUSE, _now_us()))
+            if is_ample or raw != DEADLINE:
+                self._becomes(used, failed(self._breakers[used], FUSE, _now_us()))
             return nothing, [raw] * len(masks)
-        self._becomes(policy, Breaker())
+        self._becomes(used, Breaker())
         sound = are_sound(raw, masks)
         if not sound.all():
-            log.error("policy %s gave no distribution, the fallback decides", policy)
+            log.error("policy %s gave no distribution, the fallback decides", used[1])
         raw /= np.where(sound, raw.sum(axis=1), 1.0)[:, None]
         return raw, [None if one else UNSOUND for one in sound]
 
     def close(self) -> None:
-        """Lets go of the threads."""
+        """Lets go of the thread."""
         self._watchdog.close()
-        self._trial.close()
 
-    def _becomes(self, policy: str, breaker: Breaker) -> None:
-        was = self._breakers.get(policy, Breaker())
-        self._breakers[policy] = breaker
+    def _becomes(self, used: _Used, breaker: Breaker) -> None:
+        was = self._breakers.get(used, Breaker())
+        self._breakers[used] = breaker
         is_open = breaker.until_us is not None
         if (was.until_us is not None) is not is_open:
-            self._metrics.circuit_open.labels(policy).set(is_open)
+            self._metrics.circuit_open.labels("{1} on {0}".format(*used)).set(is_open)
+
+
+def _try(*asked: Any) -> NDArray[np.float64] | str:
+    """`_run` under a watchdog of its own."""
+    watchdog = Watchdog()
+    try:
+        return _run(watchdog, *asked)
+    finally:
+        watchdog.close()
 
 
 def _run(

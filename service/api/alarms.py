@@ -14,7 +14,7 @@ from service.api.problems import NotFoundError, documented
 from service.api.routes import Running
 from service.api.schemas import ID, PathId
 from service.api.strict import StrictRoute
-from service.ledger.alarms import Alarm, acknowledge, clear, find_alarm, list_alarms
+from service.ledger.alarms import Alarm, acknowledge, find_alarm, list_alarms
 from service.runtime import Service
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["alarms"])
@@ -101,9 +101,7 @@ async def clear_alarm(service: Running, who: AsOperator, alarm_id: PathId) -> Al
     """End an alarm, and with it the fallback that it held an account or a crowd on. One that was
     ended before stays as it is."""
     known = await find_or_refuse(service, who.tenant, alarm_id)
-    ending = partial(clear, known_id=known.alarm_id, by=who.name, at_us=service.clock())
-    await service.ledger.alone(ending)
-    await service.watch.observe()
+    await service.watch.end(known, who.name)
     return alarm_record(await find_or_refuse(service, who.tenant, alarm_id))
 
 

@@ -17,7 +17,7 @@ from service.api.routes import Running
 from service.api.schemas import PathId
 from service.api.strict import StrictRoute
 from service.console.reading import PAGE
-from service.ledger.alarms import acknowledge, clear, list_alarms
+from service.ledger.alarms import acknowledge, list_alarms
 
 router = APIRouter(prefix=HOME, route_class=StrictRoute, include_in_schema=False)
 
@@ -66,9 +66,7 @@ async def press(
     """Says that an alarm was seen, with a note, or ends it."""
     known = await find_or_refuse(service, who.tenant, alarm_id)
     if button == "clear":
-        ending = partial(clear, known_id=known.alarm_id, by=who.name, at_us=service.clock())
-        await service.ledger.alone(ending)
-        await service.watch.observe()
+        await service.watch.end(known, who.name)
     else:
         note = fields.get("why", "").strip()
         if len(note) > LONGEST_NOTE:

@@ -11,7 +11,19 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from service.fault_points import reach
 from service.ledger.records import AccountKey
@@ -338,6 +350,20 @@ def clear(connection: Connection, known_id: str, by: str, at_us: int) -> None:
     connection.execute(update(alarms).where(*still).values(cleared_at_us=at_us, cleared_by=by))
 
 
+def change_stream(
+    connection: Connection, key: StreamKey, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Puts what `change` gives in the stream's place, so that a look that read it before is
+    refused."""
+    own = _is_stream(key)
+    row = connection.execute(select(alarm_streams).where(*own).with_for_update()).first()
+    if row is not None:
+        body = json.dumps(change(json.loads(row.body)))
+        connection.execute(
+            update(alarm_streams).where(*own).values(version=row.version + 1, body=body)
+        )
+
+
 def acted(connection: Connection, known_id: str, at_us: int) -> None:
     """Notes that the memory was reset, which ends the alarm."""
     own = alarms.c.alarm_id == known_id
@@ -371,13 +397,16 @@ def _raise(connection: Connection, alarm: Alarm) -> bool:
 
 def _streams_are(connection: Connection, page: Page) -> bool:
     """Whether the streams are as they were read; they stay so until the transaction ends."""
-    columns = alarm_streams.c
     for key, (version, _) in sorted(page.streams.items()):
-        own = zip(("tenant", "workflow", "policy", "bucket"), key, strict=True)
-        query = select(columns.version).where(*(columns[name] == value for name, value in own))
+        query = select(alarm_streams.c.version).where(*_is_stream(key))
         if (connection.scalar(query.with_for_update()) or 0) != version:
             return False
     return True
+
+
+def _is_stream(key: StreamKey) -> list[ColumnElement[bool]]:
+    named = zip(("tenant", "workflow", "policy", "bucket"), key, strict=True)
+    return [alarm_streams.c[name] == value for name, value in named]
 
 
 def _replace(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:

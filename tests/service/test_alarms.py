@@ -12,9 +12,11 @@ import pytest
 from contract.bundle import sha256_of
 from contract.memory_reference import FILE, MemoryReference, save_reference
 from contract.policy import Memory
+from contract.spec import parse_workflow
 from service.decide import DecisionRequest
+from service.holds import Holds
 from service.learn import FeedbackRequest
-from service.ledger.alarms import read_marks, read_streams
+from service.ledger.alarms import Alarm, read_marks, read_streams
 from service.ledger.records import Decision, Head
 from service.memory.store import StoredMemory
 from service.settings import Settings
@@ -34,11 +36,13 @@ async def live(client: Client, rewards: list[float], account: str = "a", **body:
         await client.interact(account, reward, **body)
 
 
-async def live_at_once(client: Client, reward: float, context: dict[str, Any]) -> None:
+async def live_at_once(
+    client: Client, reward: float, context: dict[str, Any], actions: list[str] | None = None
+) -> None:
     """One interaction of each of fifty accounts that are always in this context."""
     service = client.service
     accounts = [f"{context['plan']}-{n}" for n in range(50)]
-    asked = [DecisionRequest("default", account, context) for account in accounts]
+    asked = [DecisionRequest("default", account, context, actions=actions) for account in accounts]
     decided = await service.decider.decide_many(service.catalog.workflows["help"], asked)
     given = [
         FeedbackRequest("default", one.decision_id, reward, None, None, False, None)
@@ -179,6 +183,62 @@ async def test_one_bucket_falls_and_the_others_go_on(open_client: Open, settings
         text = (await client.http.get("/metrics")).text
         assert 'acclimate_alarms_open{bucket="plan=basic",kind="reward_shift"' in text
         assert 'new"' not in text
+
+
+async def test_what_the_fallback_earns_resets_no_memory(
+    open_client: Open, settings: Settings
+) -> None:
+    say(settings, "alarms: {reward_shift: {account: reset_memory}}\n")
+    async with open_client() as client:
+        await live(client, [3.0] * 30)
+        switch = {"on": True, "why": "a wrong price list"}
+        assert (await client.http.put("/v1/kill-switch", json=switch)).status_code == 200
+        await live(client, [-1.0] * 15)
+        assert await look(client) == []
+        assert (await account_of(client)).base_generation == 0
+
+
+async def test_an_account_held_for_lost_exploration_stays_so_until_it_is_cleared(
+    open_client: Open, settings: Settings
+) -> None:
+    say(settings, "alarms: {exploration_collapse: {account: fall_back}}\n")
+    async with open_client() as client:
+        await live(client, [-1.0] * 30, actions=["mail"])
+        (alarm,) = await look(client)
+        assert (alarm["kind"], alarm["consequence"]) == ("exploration_collapse", "fall_back")
+        for _ in range(3):
+            decided = (await client.decide("a")).json()
+            assert decided["reason"] == "alarm"
+            await client.learn(decided["decision_id"], reward=-1.0)
+            assert [one["alarm_id"] for one in await look(client)] == [alarm["alarm_id"]]
+        await client.http.post(f"/v1/alarms/{alarm['alarm_id']}/clear")
+        assert (await client.decide("a")).json()["reason"] == "policy"
+
+
+async def test_a_crowds_lost_exploration_is_not_told_again_of_the_same_decisions(
+    open_client: Open, settings: Settings
+) -> None:
+    say(settings, "alarms: {exploration_collapse: {workflow: fall_back, account: 'off'}}\n")
+    async with open_client() as client:
+        for n in range(12):
+            assert await look(client) == []
+            await live_at_once(client, 0.0, CONTEXT, ["mail"] if n >= 8 else None)
+        (alarm,) = await look(client)
+        assert (alarm["kind"], alarm["scope"]) == ("exploration_collapse", "workflow")
+        assert (await client.decide("new")).json()["reason"] == "alarm"
+        await client.http.post(f"/v1/alarms/{alarm['alarm_id']}/clear")
+        assert (await client.decide("new")).json()["reason"] == "policy"
+        await live_at_once(client, 0.0, CONTEXT, ["mail"])
+        assert await look(client) == []
+
+
+def test_another_policy_is_not_held_for_what_one_did() -> None:
+    about = ("exploration_collapse", "workflow", "", "", "counting/2", "fall_back")
+    holds = Holds()
+    holds.see([Alarm("id", "default", "help", *about, 0, 1, "", "", {}, 1)])
+    spec = parse_workflow(WORKFLOW)
+    assert holds.hold(spec, "counting/2", KEY, CONTEXT)
+    assert not holds.hold(spec, "counting/1", KEY, CONTEXT)
 
 
 def sick_policies(home: Path) -> Path:

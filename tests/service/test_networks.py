@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from contract.spec import parse_workflow
 from guardrails.breaker import Fuse
 from service import networks
 from service.catalog import Workflow
+from service.decide import DecisionRequest
+from service.ledger.records import Decision
 from service.settings import Settings
 from tests.bundles import DECIDE, write_counting_bundle
 from tests.service.conftest import CONTEXT, WORKFLOW, Client, Open
@@ -93,6 +98,55 @@ async def test_a_network_that_is_tried_again_holds_up_nobody(
         waited = max(waited, time.perf_counter() - started)
     assert (await trying).json()["reason"] == "deadline"
     assert waited < 0.25
+
+
+async def test_a_network_is_tried_again_by_one_call_at_a_time(
+    endless: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rest that is shorter than the deadline does not have trials overlap, each of which ends."""
+    monkeypatch.setattr(networks, "FUSE", Fuse(3, 50_000))
+    for _ in range(networks.FUSE.failures):
+        await timed(endless, context=SLOW)
+    await asyncio.sleep(0.06)
+    trying = asyncio.create_task(timed(endless, account="tries", context=SLOW))
+    await asyncio.sleep(0.1)
+    other, seconds = await timed(endless, account="another", context=SLOW)
+    assert other["reason"] == "policy_failed"
+    assert seconds < 0.2
+    answer, seconds = await trying
+    assert answer["reason"] == "deadline"
+    assert seconds < 2
+
+
+async def test_who_has_waited_long_ends_nobody_elses_call_and_says_nothing_of_the_network(
+    endless: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = endless.service
+    left = {"late": 0.02, "early": 0.3}
+    monkeypatch.setattr(service.decider, "_left", lambda one: left[one.key.account_id])
+    workflow = service.catalog.workflows["help"]
+    for _ in range(2 * networks.FUSE.failures):
+        asked = [
+            DecisionRequest("default", "late", SLOW),
+            DecisionRequest("default", "early", FAST),
+        ]
+        late, early = await service.decider.decide_many(workflow, asked)
+        assert isinstance(late, Decision) and isinstance(early, Decision)
+        assert (late.reason, early.reason) == ("deadline", "policy")
+    assert await endless.metric("acclimate_circuit_open") == 0
+
+
+async def test_a_network_that_is_slow_in_one_workflow_goes_on_in_others(endless: Client) -> None:
+    workflow = endless.service.catalog.workflows["help"]
+    networks_ = endless.service.decider._networks
+    masks = np.ones((1, len(workflow.spec.actions)), bool)
+    other = copy.copy(workflow)
+    other.spec = parse_workflow(WORKFLOW.replace("workflow: help", "workflow: other"))
+    for _ in range(networks.FUSE.failures):
+        await networks_.distributions(workflow, [workflow.unknown], [SLOW], masks, 0.1)
+    _, of_help = await networks_.distributions(workflow, [workflow.unknown], [FAST], masks, 0.1)
+    _, of_other = await networks_.distributions(other, [workflow.unknown], [FAST], masks, 0.1)
+    assert (of_help, of_other) == (["policy_failed"], [None])
 
 
 async def test_what_waited_too_long_is_the_fallback_s(
