@@ -29,7 +29,7 @@ PREFIX = "ACCLIMATE_"
 CORE = {"service", "redis", "postgres"}
 PROFILES = {
     "worker": ("worker", "beat"),
-    "observability": ("prometheus", "alertmanager"),
+    "observability": ("prometheus", "alertmanager", "grafana"),
 }
 CLOSE_SECONDS = 10
 """For what comes after the last request: commits, and the stores' connections."""

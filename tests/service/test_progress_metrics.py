@@ -143,7 +143,8 @@ async def test_the_exposition_is_in_the_format_that_is_asked_for(client: Client)
         "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1"
         ";q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
     )
-    for accept in (prometheus, "*/*"):
+    newer = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.2"
+    for accept in (prometheus, newer, "*/*"):
         answer = await client.http.get("/metrics", headers={"Accept": accept})
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
         assert answer.text.endswith("# EOF\n")
