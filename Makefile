@@ -58,7 +58,7 @@ lint: $(VENV)/.test ## style, types and the one-way imports
 
 .PHONY: test
 test: lint ## lint, then every test, against real servers that it starts itself
-	$(BIN)/python -m pytest --verbosity=0 $(ARGS)
+	$(BIN)/python -m pytest --verbosity=0 --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: docs
 docs: $(VENV)/.docs ## the docs site, with the API's reference, in build/docs
