@@ -49,6 +49,14 @@ bench-serving: $(VENV)/.bench ## the service beside a bare echo: requests/s, lat
 bench-training: $(VENV)/.peer ## steps/s of a whole training iteration beside sb3-contrib's RecurrentPPO
 	@$(BIN)/acclimate bench training $(ARGS)
 
+.PHONY: bench-console
+bench-console: $(VENV)/.bench ## load times of the console over 100,000 accounts and 1,000,000 rows (Chromium)
+	@$(BIN)/acclimate bench console $(ARGS)
+
+.PHONY: console-shot
+console-shot: $(VENV)/.bench ## pictures of each page of the console, of a live, simulated run (Chromium)
+	@$(BIN)/python -m benchmarks.console_shot $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.test ## style, types and the one-way imports
 	$(BIN)/ruff check .

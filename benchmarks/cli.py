@@ -17,6 +17,7 @@ from rich.progress import (
 
 from benchmarks import demo as households
 from benchmarks.alarms import alarms
+from benchmarks.console_load import console
 from benchmarks.demo_report import how_to_go_on, report
 from benchmarks.demo_scores import to_json
 from benchmarks.guardrails_cli import guardrails
@@ -31,6 +32,7 @@ app = typer.Typer(help="Measurements beside peers.")
 bench = typer.Typer(
     help="Measure serving, guardrails, alarms or training on this machine.", no_args_is_help=True
 )
+bench.command("console")(console)
 bench.command("serving")(serving)
 bench.command("alarms")(alarms)
 bench.command("guardrails")(guardrails)

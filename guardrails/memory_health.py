@@ -78,19 +78,27 @@ def sickness(reference: MemoryReference | None, memory: Memory, position: int) -
     age that no training saw, only what is not finite is wrong."""
     if not all(np.isfinite(part).all() for part in memory):
         return Sickness("not_finite", None, None)
-    if reference is None or not 0 < position <= OLDEST * reference.positions[-1]:
+    highest = limits(reference, position)
+    if reference is None or highest is None:
         return None
     found = measure(reference, memory, position)
+    for name, value, limit in zip(Health._fields, found, highest, strict=True):
+        if value > limit:
+            return Sickness(name, value, limit)
+    return None
+
+
+def limits(reference: MemoryReference | None, position: int) -> Health | None:
+    """Beyond what a memory of this position is unhealthy; None where nobody can say: without a
+    reference, or at an age that no training saw."""
+    if reference is None or not 0 < position <= OLDEST * reference.positions[-1]:
+        return None
     usual = _between(reference.positions, reference.usual, position)
-    limits = Health(
+    return Health(
         TIMES_USUAL * float(usual[0]),
         float(usual[1]) + MORE_SATURATED,
         TIMES_USUAL * float(usual[2]),
     )
-    for name, value, limit in zip(Health._fields, found, limits, strict=True):
-        if value > limit:
-            return Sickness(name, value, limit)
-    return None
 
 
 def _at(reference: MemoryReference, what: str, position: int, actions: int) -> NDArray[np.float64]:

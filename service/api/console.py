@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import RedirectResponse
 
 from contract.adaptation import Phase
+from guardrails.memory_health import Health, limits, measure, sickness
 from service.access.roles import ANYONE, EVERY_TENANT, Role, Who
 from service.api.access import OPEN, AsCaller, AsOperator
 from service.api.console_session import HOME, SIGNED_IN, TOKEN
@@ -284,7 +285,8 @@ def _on_its_way(service: Service, workflow: str) -> Any:
 
 
 async def _memory(service: Service, workflow: Workflow, account: Account) -> dict[str, Any]:
-    """What is known of the memory that a policy has of an account, without touching it."""
+    """What is known of the memory that a policy has of an account, without touching it: where it
+    stands, and how far it is from those of training."""
     found: StoredMemory | MemoryUnavailableError | None
     try:
         identity = workflow.policy.identity
@@ -292,7 +294,19 @@ async def _memory(service: Service, workflow: Workflow, account: Account) -> dic
     except MemoryUnavailableError as error:
         found = error
     stored = found if isinstance(found, StoredMemory) else None
+    health: list[tuple[str, float, float]] = []
+    sick = None
+    if stored is not None:
+        reference, position = workflow.policy.reference, stored.head.position
+        sick = sickness(reference, stored.memory, position)
+        highest = limits(reference, position)
+        finite = sick is None or sick.measure != "not_finite"
+        if reference is not None and highest is not None and finite:
+            measured = measure(reference, stored.memory, position)
+            health = list(zip(Health._fields, measured, highest, strict=True))
     return {
+        "health": health,
+        "sick": sick,
         "policy": workflow.policy_name,
         "unavailable": isinstance(found, MemoryUnavailableError),
         "stored": stored,

@@ -83,6 +83,7 @@ def _environment() -> Environment:
         "difference": lambda number: f"{number:+.3f}".replace("-", "−"),
         "clock": clock,
         "measure": measure,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "percent": lambda share: f"{100 * share:.1f} %".replace(".0 %", " %"),
     }
     made.globals |= {"ago": ago}
