@@ -90,6 +90,11 @@ class Schedule(_Part):
     """Chance, in each stage, of a false alarm about who is in which cohort."""
     most_failures: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of the candidate's decisions at which it may fail; in shadow it may not fail at all."""
+    least_served: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Share of the candidate's accounts' decisions in a stage, after each account's first, that it
+    has to decide itself: what others decide for it says nothing of it."""
+    most_alarmed: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of either cohort's decisions in a stage that alarms may have the fallback decide."""
     guardrails: Annotated[tuple[GuardrailMetric, ...], Field(max_length=20)] = ()
 
     @model_validator(mode="after")

@@ -16,6 +16,11 @@ from guardrails.rollouts.sequential import log_sample_ratio_evidence, radius
 
 Kind = Literal["advance", "hold", "pause", "rollback"]
 
+UNSERVED_SECONDS = 3_600.0
+"""After which a stage in which others decide for the candidate is paused."""
+LEAST_DUE = 100
+"""Decisions before that is believed."""
+
 
 class Verdict(NamedTuple):
     """What follows from what is known."""
@@ -47,6 +52,13 @@ class Evidence:
     stage_share: float | None = None
     """What share of these accounts should be the candidate's, at even odds; None: not to be
     checked."""
+    stage_due: int = 0
+    """Of these interactions, those after each account's first on the candidate's side."""
+    stage_served: int = 0
+    """Of those, the ones that the candidate decided, or failed to."""
+    stage_alarmed: float = 0.0
+    """The share of this stage's interactions that an alarm had the fallback decide, of the cohort
+    that has more."""
     reward: Comparison | None = None
     """Of the reward scaled to [0, 1], over the whole rollout."""
     fallback: Comparison | None = None
@@ -70,10 +82,17 @@ def evaluate(schedule: Schedule, evidence: Evidence, now_us: int) -> Verdict:
         return bad
     if evidence.stage == len(schedule.stages) - 1:
         return Verdict("hold", "complete", "every account that is not held out is on the candidate")
-    missing = _missing(stage, evidence) or _unproven(schedule, stage, evidence)
+    missing = (
+        _diluted(schedule, evidence)
+        or _missing(stage, evidence)
+        or _unproven(schedule, stage, evidence)
+    )
     if missing is not None:
         age_us = now_us - evidence.stage_since_us - evidence.unwatched_us
-        if age_us >= stage.pause_after_seconds * 1e6:
+        patience = stage.pause_after_seconds
+        if missing.reason == "not_served" and evidence.stage_due >= LEAST_DUE:
+            patience = min(patience, UNSERVED_SECONDS)
+        if age_us >= patience * 1e6:
             days = age_us / 86_400e6
             return Verdict("pause", missing.reason, f"{missing.detail}, after {days:.1f} days")
         return missing
@@ -134,7 +153,8 @@ def _bad(schedule: Schedule, evidence: Evidence) -> Verdict | None:
 
 
 def _alpha_each(schedule: Schedule) -> float:
-    return schedule.alpha_guardrails / (1 + len(schedule.guardrails))
+    """Of failures, and of each metric twice: against the control, and at 100 % the hold-out."""
+    return schedule.alpha_guardrails / (1 + 2 * len(schedule.guardrails))
 
 
 def _fails_too_often(schedule: Schedule, evidence: Evidence) -> bool:
@@ -147,6 +167,19 @@ def _fails_too_often(schedule: Schedule, evidence: Evidence) -> bool:
     won = failed * math.log(bet / most)
     lost = (evidence.decisions - failed) * math.log((1 - bet) / (1 - most))
     return won + lost >= -math.log(_alpha_each(schedule))
+
+
+def _diluted(schedule: Schedule, evidence: Evidence) -> Verdict | None:
+    """What keeps this stage's interactions from being the candidate's own work."""
+    due, served = evidence.stage_due, evidence.stage_served
+    if served < schedule.least_served * due:
+        detail = f"it decided {served} of {due} decisions of its accounts in this stage itself"
+        return Verdict("hold", "not_served", detail)
+    if evidence.stage_alarmed > schedule.most_alarmed:
+        share = 100 * evidence.stage_alarmed
+        detail = f"alarms had the fallback decide {share:.3g} % of a cohort in this stage"
+        return Verdict("hold", "alarmed", detail)
+    return None
 
 
 def _missing(stage: Stage, evidence: Evidence) -> Verdict | None:

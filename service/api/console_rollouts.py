@@ -24,7 +24,7 @@ from service.api.schemas import PathId
 from service.api.strict import StrictRoute
 from service.console import charts
 from service.ledger.records import LedgerUnavailableError
-from service.rollouts.gather import Progress, read_progress
+from service.rollouts.progress import Progress, read_progress
 from service.rollouts.records import Action, Rollout, Transition
 from service.rollouts.store import read_audit, read_rollouts, read_transitions
 from service.rollouts.traffic import EVERYTHING

@@ -31,7 +31,7 @@ from service.api.routes import Running, served_workflow
 from service.api.schemas import PathId
 from service.api.strict import StrictRoute
 from service.clock import to_moment
-from service.rollouts.gather import Progress, read_progress
+from service.rollouts.progress import Progress, read_progress
 from service.rollouts.records import Action, Rollout, Transition
 from service.rollouts.store import read_audit, read_rollouts, read_transitions
 from service.rollouts.traffic import EVERYTHING

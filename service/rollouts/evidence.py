@@ -24,21 +24,22 @@ from guardrails.rollouts.verdict import Evidence, Verdict, bounds, evaluate
 from service.catalog import Catalog, Workflow
 from service.fault_points import reach
 from service.ledger.ledger import Ledger
-from service.ledger.records import AccountKey, Decision
+from service.ledger.records import AccountKey, Decision, LedgerUnavailableError
 from service.ledger.rows import to_decision
 from service.ledger.tables import decisions, of_account
+from service.memory.store import MemoryUnavailableError
 from service.metrics import Metrics
 from service.recall import Recall, UnreadablePastError
-from service.rollouts.gather import (
-    REWARD,
-    Gatherer,
-    Progress,
-    read_cohorts,
-    read_progress,
-    write_progress,
-)
+from service.rollouts.gather import REWARD, Gatherer, Holdout, read_cohorts
+from service.rollouts.progress import Progress, read_progress, write_progress
 from service.rollouts.records import EVALUATOR, FALLBACK, Action, Rollout
-from service.rollouts.store import change, one_at_a_time, read_rollouts, read_transitions
+from service.rollouts.store import (
+    change,
+    one_at_a_time,
+    read_rollouts,
+    read_transitions,
+    standing_above,
+)
 from service.rollouts.traffic import Candidate
 
 SHADOWED = 50
@@ -47,6 +48,9 @@ LONGEST_GAP_US = 600_000_000
 """Between two looks; what is longer counts as downtime."""
 MOST_PAGES = 200
 """Pages of accounts that a run looks at before it judges."""
+
+CHANGED = "changed_meanwhile"
+"""The reason to hold what somebody else has changed since it was read."""
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,8 @@ class Judged(NamedTuple):
     rollout: Rollout
     """As it is after what followed."""
     verdict: Verdict
+    above: tuple[Rollout, ...] = ()
+    """Begun after it, and taken back before it."""
 
 
 class _Shadow(NamedTuple):
@@ -71,7 +77,7 @@ async def evaluate_rollout(
     catalog: Catalog,
     metrics: Metrics,
     candidate: Candidate,
-    holdout_salt: str,
+    holdout: Holdout,
     now_us: int,
 ) -> Judged:
     """Gathers the evidence on one rollout as of now, and does what the verdict says: at most one
@@ -79,9 +85,7 @@ async def evaluate_rollout(
     and MemoryUnavailableError."""
     rollout = candidate.rollout
     transitions = await ledger.read(partial(read_transitions, rollout_id=rollout.rollout_id))
-    gatherer = Gatherer(
-        candidate, holdout_salt, transitions, partial(catalog.spec, rollout.workflow)
-    )
+    gatherer = Gatherer(candidate, holdout, transitions, partial(catalog.spec, rollout.workflow))
     fresh: list[AccountKey] = []
     after = None
     for _ in range(MOST_PAGES):
@@ -96,16 +100,17 @@ async def evaluate_rollout(
         shadow = await _shadow(ledger, recall, candidate.workflow, fresh, rollout.created_at_us)
     judged = await ledger.alone(partial(_judge, rollout=rollout, shadow=shadow, now_us=now_us))
     reach("rollouts.judged")
-    if judged.rollout.revision != rollout.revision:
-        metrics.rollout_transitions.labels(rollout.workflow, judged.verdict.kind).inc()
-        log.warning(
-            "rollout %s of %s on %s: %s: %s",
-            rollout.rollout_id,
-            rollout.policy,
-            rollout.workflow,
-            judged.verdict.kind,
-            judged.verdict.detail,
-        )
+    if judged.rollout.revision != rollout.revision and judged.verdict.reason != CHANGED:
+        for one in (*judged.above, judged.rollout):
+            metrics.rollout_transitions.labels(one.workflow, judged.verdict.kind).inc()
+            log.warning(
+                "rollout %s of %s on %s: %s: %s",
+                one.rollout_id,
+                one.policy,
+                one.workflow,
+                judged.verdict.kind,
+                one.reason,
+            )
     return judged
 
 
@@ -120,7 +125,7 @@ def _judge(connection: Connection, rollout: Rollout, shadow: _Shadow, now_us: in
     found = read_rollouts(connection, rollout_id=rollout.rollout_id)[0]
     progress = read_progress(connection, rollout.rollout_id)
     if found.revision != rollout.revision:  # somebody else was faster: the next run sees it
-        return Judged(found, Verdict("hold", "changed_meanwhile", "it was changed meanwhile"))
+        return Judged(found, Verdict("hold", CHANGED, "it was changed meanwhile"))
     progress.enter(rollout)
     progress.shadow_decisions += shadow.decisions
     progress.shadow_failures += shadow.failures
@@ -134,17 +139,32 @@ def _judge(connection: Connection, rollout: Rollout, shadow: _Shadow, now_us: in
     action = _following(rollout, verdict)
     if action is None:
         return Judged(rollout, verdict)
+    why = f"{verdict.reason}: {verdict.detail}"
+    above = _take_back_above(connection, rollout, why, now_us) if action == "roll_back" else ()
     after = change(
         connection,
         rollout.rollout_id,
         action,
         EVALUATOR,
-        f"{verdict.reason}: {verdict.detail}",
+        why,
         now_us,
         expected=rollout.revision,
         evidence=json.dumps(progress.comparisons),
     )
-    return Judged(after or rollout, verdict)
+    return Judged(after or rollout, verdict, above)
+
+
+def _take_back_above(
+    connection: Connection, rollout: Rollout, why: str, now_us: int
+) -> tuple[Rollout, ...]:
+    """Takes back what was begun after a rollout that has to go, the last first: what stands on it
+    would have nothing to fall back to."""
+    told = f"begun on {rollout.policy}, which is taken back: {why}"
+    gone = []
+    for one in standing_above(connection, rollout):
+        after = change(connection, one.rollout_id, "roll_back", EVALUATOR, told, now_us)
+        gone.append(after or one)
+    return tuple(gone)
 
 
 def _watch(progress: Progress, rollout: Rollout, now_us: int) -> None:
@@ -169,6 +189,9 @@ def _evidence(connection: Connection, rollout: Rollout, progress: Progress) -> E
     if rollout.against == FALLBACK:  # both are on the fallback
         control = {name: control[name] + held_out[name] for name in control}
     percent = rollout.current.percent
+    # At 100 % nobody is the control any more, and what came before says nothing new.
+    last = rollout.stage == len(rollout.schedule.stages) - 1
+    others = held_out if last and held_out[REWARD].accounts else control
     return Evidence(
         stage=rollout.stage,
         stage_since_us=rollout.stage_since_us,
@@ -178,12 +201,15 @@ def _evidence(connection: Connection, rollout: Rollout, progress: Progress) -> E
         stage_control_accounts=progress.stage_controls,
         stage_interactions=progress.stage_interactions,
         stage_share=percent / 100 if percent else None,
+        stage_due=progress.stage_due,
+        stage_served=progress.stage_served,
+        stage_alarmed=progress.stage_alarmed,
         reward=compare(candidate[REWARD], control[REWARD]),
         fallback=None
         if rollout.against == FALLBACK
         else compare(candidate[REWARD], held_out[REWARD]),
         guardrails={
-            one.name: compare(candidate[f"guardrail:{one.name}"], control[f"guardrail:{one.name}"])
+            one.name: compare(candidate[f"guardrail:{one.name}"], others[f"guardrail:{one.name}"])
             for one in rollout.schedule.guardrails
         },
         decisions=progress.decisions,
@@ -220,12 +246,11 @@ async def _shadow(
         if decision is None or decision.head is None:
             continue
         probability = await _made_again(recall, served, decision)
+        if probability is not None and not await _learned(ledger, recall, served, key):
+            probability = None
         made += 1
         failed += probability is None
         agreed += probability or 0.0
-        account = await ledger.account(key)
-        if probability is not None and account is not None:
-            await recall.at_head(served, key, account.head)
         await asyncio.sleep(0)  # others' turn
     return _Shadow(made, failed, agreed)
 
@@ -251,6 +276,8 @@ async def _made_again(recall: Recall, served: Workflow, decision: Decision) -> f
         raw = served.probabilities([fold.memory], [context], mask).astype(np.float64)
     except ContextError:  # made under an older spec: nothing the candidate is to blame for
         return 0.0
+    except (LedgerUnavailableError, MemoryUnavailableError):  # not the candidate's fault
+        raise
     except UnreadablePastError:
         return None
     except Exception as error:
@@ -259,3 +286,19 @@ async def _made_again(recall: Recall, served: Workflow, decision: Decision) -> f
     if not are_sound(raw, mask).all():
         return None
     return float(raw[0, served.spec.action_ids.index(decision.action)] / raw.sum())
+
+
+async def _learned(ledger: Ledger, recall: Recall, served: Workflow, key: AccountKey) -> bool:
+    """Whether the candidate has learned an account up to its head; what keeps the ledger or the
+    memory store from telling is raised, and is not its fault."""
+    account = await ledger.account(key)
+    if account is None:  # erased meanwhile
+        return True
+    try:
+        await recall.at_head(served, key, account.head)
+    except (LedgerUnavailableError, MemoryUnavailableError):
+        raise
+    except Exception as error:
+        log.error("policy %s cannot learn in shadow: %s", served.policy_name, type(error).__name__)
+        return False
+    return True

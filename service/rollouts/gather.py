@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +22,13 @@ from guardrails.rollouts.buckets import bucket, is_below
 from guardrails.rollouts.cohorts import Array, Cohort, strata, stratum
 from service.fault_points import reach
 from service.ledger.records import Account, AccountKey, Head
-from service.ledger.rollout_tables import rollout_accounts, rollout_progress, rollout_sums
+from service.ledger.rollout_tables import rollout_accounts, rollout_sums
 from service.ledger.rows import to_account
 from service.ledger.tables import accounts, decisions, feedback
+from service.rollouts.progress import Progress, read_progress, write_progress
 from service.rollouts.records import Rollout, Transition
 from service.rollouts.store import one_at_a_time
-from service.rollouts.traffic import KILLED, Candidate
+from service.rollouts.traffic import HELD_OUT, KILLED, NOT_IN, Candidate
 
 Place = tuple[int, str, str]
 """Where a walk over changed accounts stands: when, tenant, name."""
@@ -41,43 +41,21 @@ OVERLAP_US = 10_000_000
 """How far each run looks back behind the last: commits do not land in clock order."""
 ASKED_AT_ONCE = 100
 """Accounts whose interactions one statement reads: those of about the same position."""
-FAILED = ("policy_failed", "policy_unsound")
+FAILED = ("policy_failed", "policy_unsound", "memory_unreadable", "deadline")
+"""Reasons of decisions that the candidate was to make and did not: its network failed, its memory
+of the account is not finite, or it took too long."""
+ALARMED = "alarm"
+ELSEWHERE = ("memory_unavailable", HELD_OUT, NOT_IN)
+"""Reasons of decisions that the candidate had no part in."""
 REWARD = "reward"
 COHORTS = ("candidate", "control", "holdout")
 
 
-@dataclass
-class Progress:
-    """How far a rollout's evidence has been gathered, and what is counted."""
+class Holdout(NamedTuple):
+    """Who stays on the fallback: what traffic goes by, whichever rollout asked for it."""
 
-    read_to_us: int = 0
-    stage_since_us: int = 0
-    """Of the stage that these three are about."""
-    stage_candidates: int = 0
-    stage_controls: int = 0
-    stage_interactions: int = 0
-    unwatched_us: int = 0
-    """In this stage, how long nobody looked."""
-    watched_at_us: int = 0
-    decisions: int = 0
-    failures: int = 0
-    shadow_decisions: int = 0
-    shadow_failures: int = 0
-    shadow_agreement: float = 0.0
-    """Sum of the candidate's probabilities of what was served."""
-    verdict: str = ""
-    reason: str = ""
-    detail: str = ""
-    """The last verdict."""
-    comparisons: dict[str, Any] = field(default_factory=dict)
-    """What it rested on."""
-
-    def enter(self, rollout: Rollout) -> None:
-        """Begins to count anew where the rollout has come to another stage."""
-        if self.stage_since_us != rollout.stage_since_us:
-            self.stage_since_us = rollout.stage_since_us
-            self.stage_candidates = self.stage_controls = self.stage_interactions = 0
-            self.unwatched_us = 0
+    salt: str
+    percent: float
 
 
 class Page(NamedTuple):
@@ -87,22 +65,6 @@ class Page(NamedTuple):
     """Accounts with something new."""
     end: Place | None
     """Where the next page begins; None: there is none."""
-
-
-def read_progress(connection: Connection, rollout_id: str) -> Progress:
-    """As it was written last, or a blank one."""
-    columns = rollout_progress.c
-    query = select(columns.body).where(columns.rollout_id == rollout_id)
-    body = connection.scalar(query)
-    return Progress() if body is None else Progress(**json.loads(body))
-
-
-def write_progress(connection: Connection, rollout_id: str, progress: Progress) -> None:
-    """In place of what was there."""
-    columns = rollout_progress.c
-    connection.execute(delete(rollout_progress).where(columns.rollout_id == rollout_id))
-    row = {"rollout_id": rollout_id, "body": json.dumps(asdict(progress))}
-    connection.execute(insert(rollout_progress).values(row))
 
 
 def read_cohorts(connection: Connection, rollout: Rollout) -> dict[str, dict[str, Cohort]]:
@@ -128,13 +90,13 @@ class Gatherer:
     def __init__(
         self,
         candidate: Candidate,
-        holdout_salt: str,
+        holdout: Holdout,
         transitions: Sequence[Transition],
         spec_of: Callable[[int], WorkflowSpec],
     ) -> None:
         self._candidate = candidate
         self._rollout = candidate.rollout
-        self._holdout_salt = holdout_salt
+        self._holdout = holdout
         self._timeline = [(one.at_us, one.stage) for one in transitions]
         self._spec_of = spec_of
 
@@ -242,40 +204,61 @@ class Gatherer:
         counted: int,
         again: bool,
     ) -> int:
-        """Adds one interaction to its cohort's cell; the beginning of the stage that the account
-        has been counted in."""
+        """Adds one interaction to its cohort; the beginning of the stage that the account has been
+        counted in. One that an alarm had the fallback decide says nothing of either policy, and
+        its account counts for the cohorts' sizes all the same."""
         rollout = self._rollout
         stage = self._stage_at(one.created_at_us)
         cohort = self._cohort(key, one, stage)
         if cohort is None:
             return counted
-        spec = self._spec_of(one.spec_version)
-        scaled = (one.folded_reward - spec.reward.min) / (spec.reward.max - spec.reward.min)
-        outcomes = [float(one.outcome == metric.outcome) for metric in rollout.schedule.guardrails]
-        place = str(stratum(stage, max(one.position - 1, 0)))
-        cell = cells.setdefault(cohort, {}).setdefault(place, [0.0] * (2 + len(outcomes)))
-        for k, value in enumerate((1.0, scaled, *outcomes)):
-            cell[k] += value
+        alarmed = one.reason == ALARMED
+        first = cohort not in cells
+        if not alarmed:
+            self._add(one, cells.setdefault(cohort, {}), stage)
         if again:  # counted when it first came
             return counted
-        if cohort == "candidate":
+        mine = cohort == "candidate"
+        if mine and not alarmed:
             progress.decisions += 1
             progress.failures += one.reason in FAILED
         if one.created_at_us < rollout.stage_since_us or cohort == "holdout":
             return counted
-        progress.stage_interactions += cohort == "candidate"
+        if alarmed:
+            progress.stage_candidate_alarms += mine
+            progress.stage_control_alarms += not mine
+        else:
+            progress.stage_interactions += mine
+            progress.stage_control_interactions += not mine
+            if mine and not first:
+                progress.stage_due += 1
+                progress.stage_served += self._served(one)
         if counted != rollout.stage_since_us:
-            progress.stage_candidates += cohort == "candidate"
-            progress.stage_controls += cohort == "control"
+            progress.stage_candidates += mine
+            progress.stage_controls += not mine
         return rollout.stage_since_us
+
+    def _add(self, one: Row[Any], cells: dict[str, list[float]], stage: int) -> None:
+        """Adds one interaction to a cohort's cells."""
+        spec, metrics = self._spec_of(one.spec_version), self._rollout.schedule.guardrails
+        scaled = (one.folded_reward - spec.reward.min) / (spec.reward.max - spec.reward.min)
+        outcomes = [float(one.outcome == metric.outcome) for metric in metrics]
+        place = str(stratum(stage, max(one.position - 1, 0)))
+        cell = cells.setdefault(place, [0.0] * (2 + len(outcomes)))
+        for k, value in enumerate((1.0, scaled, *outcomes)):
+            cell[k] += value
+
+    def _served(self, one: Row[Any]) -> bool:
+        """Whether the candidate decided, or failed to."""
+        return one.policy == self._rollout.policy and one.reason not in ELSEWHERE
 
     def _stage_at(self, at_us: int) -> int:
         """The stage that the rollout was in."""
         return max((stage for since, stage in self._timeline if since <= at_us), default=0)
 
     def _cohort(self, key: AccountKey, one: Row[Any], stage: int) -> str | None:
-        """Whose the interaction is; None: nobody's, as nobody was exposed or its segment is not
-        the stage's."""
+        """Whose the interaction is; None: nobody's, as nobody was exposed, its segment is not the
+        stage's, or the next rollout's candidate decided what is all of this one's."""
         schedule = self._rollout.schedule
         percent = schedule.stages[stage].percent
         if percent == 0 or one.reason == KILLED:
@@ -283,9 +266,11 @@ class Gatherer:
         segment = self._candidate.segments[stage]
         if segment is not None and not self._holds(segment, one):
             return None
-        place = bucket(self._holdout_salt, key.tenant, key.account_id)
-        if is_below(place, schedule.holdout_percent):
+        place = bucket(self._holdout.salt, key.tenant, key.account_id)
+        if is_below(place, self._holdout.percent):
             return "holdout"
+        if stage == len(schedule.stages) - 1 and one.policy != self._rollout.policy:
+            return None
         place = bucket(self._rollout.salt, key.tenant, key.account_id)
         return "candidate" if is_below(place, percent) else "control"
 
@@ -323,6 +308,7 @@ class Gatherer:
                     feedback.c.outcome,
                     decisions.c.created_at_us,
                     decisions.c.spec_version,
+                    decisions.c.policy,
                     decisions.c.reason,
                     decisions.c.context,
                 )

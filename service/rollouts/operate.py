@@ -22,6 +22,7 @@ from service.ledger.ledger import Ledger
 from service.metrics import Metrics
 from service.recall import Recall
 from service.rollouts.evidence import Judged, evaluate_rollout, waits_for_approval
+from service.rollouts.gather import Holdout
 from service.rollouts.records import (
     FALLBACK,
     Action,
@@ -156,25 +157,34 @@ class Rollouts:
             self._known = known
 
     async def evaluate(self, recall: Recall, now_us: int) -> list[Judged]:
-        """The verdict on every rollout on its way, and on the last that arrived, as of now, and
-        what follows. Raises LedgerUnavailableError and MemoryUnavailableError."""
+        """The verdict on every rollout on its way, and on the last that arrived on each workflow,
+        as of now, and what follows. One that cannot be judged keeps no other from it: what was
+        wrong with the first such is raised at the end, LedgerUnavailableError and
+        MemoryUnavailableError among it."""
         await self.refresh()
-        judged = []
+        judged: list[Judged] = []
+        failed: list[Exception] = []
         for lineup in list(self._lineups.values()):
-            watched = lineup.active or lineup.arrived
-            if watched is not None:
-                judged.append(
-                    await evaluate_rollout(
-                        self._ledger,
-                        recall,
-                        self._catalog,
-                        self._metrics,
-                        watched,
-                        lineup.holdout_salt,
-                        now_us,
+            holdout = Holdout(lineup.holdout_salt, lineup.holdout_percent)
+            for watched in (lineup.arrived, lineup.active):
+                if watched is None:
+                    continue
+                ledger, catalog, metrics = self._ledger, self._catalog, self._metrics
+                try:
+                    found = await evaluate_rollout(
+                        ledger, recall, catalog, metrics, watched, holdout, now_us
                     )
-                )
+                except Exception as error:
+                    rollout, what = watched.rollout.rollout_id, type(error).__name__
+                    log.error("rollout %s is not judged: %s", rollout, what)
+                    failed.append(error)
+                    continue
+                judged.append(found)
+                if found.above:  # the one on its way went with it
+                    break
         await self.refresh()
+        if failed:
+            raise failed[0]
         return judged
 
     def _export(self, name: str, lineup: Lineup) -> None:

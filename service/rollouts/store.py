@@ -153,10 +153,16 @@ def event_of(actor: str, action: str, subject: str, why: str, at_us: int) -> Eve
     return Event(secrets.token_hex(16), at_us, actor[:128], action, subject[:128], why)
 
 
+def standing_above(connection: Connection, rollout: Rollout) -> list[Rollout]:
+    """Those that stand and were begun after this one, the last first."""
+    stand = standing(read_rollouts(connection, rollout.workflow), rollout.file_policy)
+    ids = [one.rollout_id for one in stand]
+    own = ids.index(rollout.rollout_id) if rollout.rollout_id in ids else -1
+    return stand[own + 1 :][::-1]
+
+
 def _refuse_unless_last(connection: Connection, rollout: Rollout) -> None:
-    for one in standing(read_rollouts(connection, rollout.workflow), rollout.file_policy)[::-1]:
-        if one.rollout_id == rollout.rollout_id:
-            return
+    for one in standing_above(connection, rollout)[:1]:
         raise RefusedError(
             "rollout_id", f"the last that stands, {one.rollout_id} of {one.policy}: what was begun "
             "last is taken back first",

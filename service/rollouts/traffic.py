@@ -55,7 +55,7 @@ class Lineup:
     """On the policy of whoever is in no rollout on its way."""
     active: Candidate | None = None
     arrived: Candidate | None = None
-    """The last that reached all accounts: it is watched on until another is on its way."""
+    """The last that reached all accounts: it is watched on until another has."""
     holdout_salt: str = ""
     holdout_percent: float = 0.0
     retired: tuple[Workflow, ...] = ()

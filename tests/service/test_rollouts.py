@@ -23,7 +23,8 @@ from service.ledger.rollout_tables import (
 )
 from service.rollouts import gather
 from service.rollouts.evidence import Judged
-from service.rollouts.gather import read_cohorts, read_progress
+from service.rollouts.gather import read_cohorts
+from service.rollouts.progress import read_progress
 from service.rollouts.records import Rollout
 from service.rollouts.store import read_rollouts
 from tests.bundles import DECIDE, NAN_WHEN_BLANK, edit_manifest, write_counting_bundle
