@@ -11,6 +11,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from contract.bundle import (
 from contract.policy import OnnxPolicy, verify_parity
 from training import checkpoints
 from training.graphs import build, call, describe
-from training.memory_reference import ACCOUNTS, add_reference
+from training.memory_reference import ACCOUNTS, TooFewAccountsError, add_reference
 from training.policies.network import Network
 
 Array = NDArray[Any]
@@ -73,7 +74,8 @@ def export_bundle(
     Versions are the training machine's where the checkpoint recorded it; onnx and onnxruntime are
     this one's, which make the graphs. What memories are like is learned from `reference_accounts`
     accounts of each age, on the curriculum's own tasks; 0: not at all, and so where contexts are
-    pictures, which take too long to play. `on_evaluation` hears that the long part begins.
+    pictures, which take too long to play, or where the tasks are hardly any. `on_evaluation` hears
+    that the long part begins.
     """
     from training.report import write_report
 
@@ -94,7 +96,8 @@ def export_bundle(
             learner.policy, partial, name, version, str(record["task"]), provenance
         )
         if reference_accounts and manifest.context_size <= MOST_SLOTS:
-            add_reference(partial, curriculum=curriculum, accounts=reference_accounts)
+            with suppress(TooFewAccountsError):  # served as well, and its memories not judged
+                add_reference(partial, curriculum=curriculum, accounts=reference_accounts)
             manifest = load_manifest(partial)
         if evaluation_trials:
             on_evaluation()

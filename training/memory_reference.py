@@ -43,6 +43,10 @@ _EDGE = 0.5
 """A number within [−1, 1] that never gets here is not one that saturates."""
 
 
+class TooFewAccountsError(ValueError):
+    """A curriculum too small to say what memories are like."""
+
+
 def curriculum_of(manifest: Manifest) -> Curriculum:
     """What a shipped bundle was trained on. Raises ValueError when that is not known."""
     words = shlex.split(manifest.provenance.command)
@@ -123,7 +127,7 @@ def refer(
             break
     known = [one for one in POSITIONS if counts[one] >= min(LEAST, accounts)]
     if not known:
-        raise ValueError("curriculum: expected tasks of some accounts, got hardly any")
+        raise TooFewAccountsError("curriculum: expected tasks of some accounts, got hardly any")
     return _summary(known, [seen[one] for one in known], min(counts[one] for one in known))
 
 

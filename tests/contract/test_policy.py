@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,7 +147,9 @@ class _Recorded:
         self.outputs = outputs
         self.fed: dict[str, Array] = {}
 
-    def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+    def run(
+        self, names: list[str], feeds: dict[str, Array], options: ort.RunOptions | None = None
+    ) -> list[Array]:
         self.fed = feeds
         return [self.outputs[name] for name in names]
 

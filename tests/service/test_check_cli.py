@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,8 @@ def test_a_usage_that_cannot_work_exits_with_2(tmp_path: Path) -> None:
     assert check().exit_code == 2
     missing = check(tmp_path / "missing.yaml")
     assert missing.exit_code == 2
-    assert "missing.yaml" in missing.output
+    # The message is folded at a terminal's width, wherever that falls in a long path.
+    assert "missing.yaml" in re.sub(r"[\s│]+", "", missing.output)
 
 
 def test_every_shipped_workflow_can_be_served() -> None:
