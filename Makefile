@@ -83,12 +83,12 @@ audit: $(VENV)/.audit ## look every pinned version up in the advisory database
 	@$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip $(ARGS)
 
 .PHONY: sbom
-sbom: $(VENV)/.audit ## sbom.cdx.json: what a production installation holds (CycloneDX)
+sbom: $(VENV)/.audit ## sbom.cdx.json: what the image installs (CycloneDX)
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	echo "Installing the production profile in a scratch environment ..."; \
 	$(PYTHON) -m venv --without-pip "$$scratch"; \
 	$(BIN)/python -m pip --python "$$scratch/bin/python" install --quiet \
-		--disable-pip-version-check -c constraints.txt '.[production]' 2>&1 | $(HUSH_PIP); \
+		--disable-pip-version-check -c constraints.txt '.[client,otel,production,worker]' 2>&1 | $(HUSH_PIP); \
 	$(BIN)/cyclonedx-py environment "$$scratch/bin/python" --pyproject pyproject.toml \
 		--output-reproducible --output-format JSON --output-file sbom.cdx.json; \
 	echo "sbom.cdx.json lists $$($(BIN)/python -c \

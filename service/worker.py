@@ -101,7 +101,8 @@ def _opened(settings: Settings) -> Iterator[tuple[Service, asyncio.AbstractEvent
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="jobs", daemon=True)
     thread.start()
-    opening = open_service(settings, schedule=False)
+    # What it exports of alarms and switches is to end when they do: jobs of its own go on.
+    opening = open_service(settings, schedule=settings.jobs == "workers")
     try:
         asyncio.run_coroutine_threadsafe(until_migrated(settings), loop).result()
         service = asyncio.run_coroutine_threadsafe(opening.__aenter__(), loop).result()

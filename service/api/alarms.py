@@ -20,7 +20,7 @@ from service.runtime import Service
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["alarms"])
 
 LONGEST_NOTE = 2_000
-NEXT = r"^[0-9]{1,19}-[0-9a-f]{32}$"
+NEXT = r"^[0-9]{1,18}-[0-9a-f]{32}$"
 
 
 class AlarmList(BaseModel):

@@ -114,7 +114,7 @@ async def overview(request: Request, service: Running, who: AsCaller) -> Respons
                 "declared": found.declared,
                 "chart": chart,
                 "bar": charts.phases(standing.phases, PHASES),
-                "rollout": _on_its_way(service, workflow.name),
+                "rollout": _on_its_way(service, workflow.name, who),
             }
         )
     busy.sort(key=lambda one: -one["standing"].changed_us)
@@ -157,7 +157,7 @@ async def one_workflow(
             charts.adaptation(found.lines, target, found.declared, scale, size)
             for size in (charts.WIDE, charts.NARROW)
         ],
-        rollout=_on_its_way(service, workflow),
+        rollout=_on_its_way(service, workflow, who),
         rules=rules(served.spec),
         fallback=fallback(served.spec),
     )
@@ -279,7 +279,10 @@ def _line(name: str, kind: str, found: Mapping[str, Curve]) -> charts.Line:
     return charts.Line(name, kind, charts.to_points(found[name]))
 
 
-def _on_its_way(service: Service, workflow: str) -> Any:
+def _on_its_way(service: Service, workflow: str, who: Who) -> Any:
+    """The workflow's rollout, for those whom the API tells of it."""
+    if who.holder.tenant != EVERY_TENANT or who.role < Role.operator:
+        return None
     lineup = service.traffic.lineups.get(workflow)
     return lineup.active.rollout if lineup is not None and lineup.active is not None else None
 

@@ -80,7 +80,8 @@ def _keep(answer: Response, request: Request, name: str, value: str) -> None:
         name,
         value,
         path=HOME,
-        secure=request.url.scheme == "https",
+        # Whoever claims the header makes the cookie stricter and nothing else.
+        secure="https" in (request.url.scheme, request.headers.get("X-Forwarded-Proto")),
         httponly=True,
         samesite="strict",
     )

@@ -189,10 +189,15 @@ def read_generations(key: AccountKey) -> Callable[[Connection], list[Generation]
     ]
 
 
+LONGEST_MOMENT = 18
+"""Digits of a time in microseconds: what any database takes for an integer."""
+
+
 def to_place(text: str) -> Place | None:
     """The place that `from_place` wrote; None where it did not."""
     at, _, name = text.partition("-")
-    return (int(at), name) if at.isascii() and at.isdigit() and name else None
+    known = at.isascii() and at.isdigit() and len(at) <= LONGEST_MOMENT and name
+    return (int(at), name) if known else None
 
 
 def from_place(at_us: int, name: str) -> str:

@@ -193,7 +193,7 @@ def test_the_image_runs_the_service_unprivileged_and_without_torch() -> None:
     compile(health[-1], "HEALTHCHECK", "exec")
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
     assert len(installs) == 1
-    assert "-c constraints.txt '.[otel,production,worker]'" in installs[0]
+    assert "-c constraints.txt '.[client,otel,production,worker]'" in installs[0]
 
 
 def test_redis_keeps_what_it_is_told_with_its_production_configuration() -> None:

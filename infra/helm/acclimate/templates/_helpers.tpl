@@ -97,7 +97,10 @@ volumeMounts:
 - {name: ACCLIMATE_MIGRATIONS, value: {{ ternary "wait" "start" .Values.migrations.job }}}
 - {name: ACCLIMATE_JOBS, value: {{ ternary "workers" "here" .Values.workers.enabled }}}
 {{- range $name, $value := .Values.settings }}
-- {name: ACCLIMATE_{{ upper $name }}, value: {{ $value | quote }}}
+- {name: ACCLIMATE_{{ upper $name }}, value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ $value | toJson | quote }}{{ end }}}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- $secret := required "secret.name: expected the Secret with ledger-url, redis-url and installation-key" .Values.secret.name }}
 - name: ACCLIMATE_LEDGER_URL
