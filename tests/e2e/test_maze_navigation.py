@@ -7,7 +7,6 @@ faster the second time, and another account, which has seen nothing, does not.
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
 
 import httpx
 import pytest
@@ -79,5 +78,5 @@ def test_the_second_episode_is_shorter_over_rest(tmp_path: Path) -> None:
     finally:
         service.terminate()
     first, second = zip(*steps, strict=True)
-    assert median(second) < median(first)
+    assert sum(second) < sum(first)
     assert sum(b <= a for a, b in zip(first, second, strict=True)) >= MAZES - 1

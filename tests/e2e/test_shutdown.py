@@ -122,7 +122,8 @@ def test_a_rolling_restart_behind_a_balancer_fails_no_request(
         thread = threading.Thread(target=callers.run)
         thread.start()
         try:
-            for replica in replicas:
+            # The first once more, so that every caller comes to the second again.
+            for replica in (*replicas, replicas[0]):
                 callers.go_on(200)
                 assert replica.pid is not None
                 os.kill(replica.pid, signal.SIGTERM)
@@ -137,5 +138,5 @@ def test_a_rolling_restart_behind_a_balancer_fails_no_request(
         print(f"{callers.answered} requests answered, {len(callers.failed)} failed", proxy.handed)
     assert not callers.failed, callers.failed[:5]
     assert proxy.refused == 0
-    assert min(proxy.handed.values()) >= ACCOUNTS // 2  # both served, again and again
+    assert min(proxy.handed.values()) > ACCOUNTS  # both served, again and again
     assert len(callers.positions) == ACCOUNTS
