@@ -10,7 +10,6 @@ from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import Connection
 from starlette.responses import RedirectResponse
 
 from service.access.roles import ANYONE, Who
@@ -18,15 +17,15 @@ from service.api.access import AsOperatorOfAll
 from service.api.console import Done, page
 from service.api.console_forms import LONGEST_NAME, SignedForm, misfit, why
 from service.api.console_session import HOME
-from service.api.problems import NotFoundError
+from service.api.rollouts import act_or_refuse, whole_or_refuse
 from service.api.routes import Running, served_workflow
 from service.api.schemas import PathId
 from service.api.strict import StrictRoute
 from service.console import charts
 from service.ledger.records import LedgerUnavailableError
-from service.rollouts.progress import Progress, read_progress
-from service.rollouts.records import Action, Rollout, Transition
-from service.rollouts.store import read_audit, read_rollouts, read_transitions
+from service.rollouts.progress import Progress
+from service.rollouts.records import Action, Rollout
+from service.rollouts.store import read_audit, read_rollouts
 from service.rollouts.traffic import EVERYTHING
 
 router = APIRouter(prefix=HOME, route_class=StrictRoute, include_in_schema=False)
@@ -57,18 +56,7 @@ async def one_rollout(
     done: Done = None,
 ) -> Response:
     """One rollout: where it stands, the verdict and what it rests on, what may be done now."""
-
-    def query(connection: Connection) -> tuple[list[Rollout], list[Transition], Progress]:
-        return (
-            read_rollouts(connection, rollout_id=rollout_id),
-            read_transitions(connection, rollout_id),
-            read_progress(connection, rollout_id),
-        )
-
-    found, transitions, progress = await service.ledger.read(query)
-    if not found:
-        raise _unknown(rollout_id)
-    rollout = found[0]
+    rollout, transitions, progress = await whole_or_refuse(service, rollout_id)
     chart = None
     if progress.comparisons:
         chart = [
@@ -96,9 +84,7 @@ async def press(
 ) -> Response:
     """Presses a rollout's button. Refused as the API refuses it."""
     said, actor = why(fields), _actor(who, fields)
-    if not await service.ledger.read(partial(read_rollouts, rollout_id=rollout_id)):
-        raise _unknown(rollout_id)
-    await service.rollouts.act(rollout_id, ACTIONS[button], actor, said)
+    await act_or_refuse(service, rollout_id, ACTIONS[button], actor, said)
     return RedirectResponse(f"{HOME}/rollouts/{rollout_id}?done={button}", 303)
 
 
@@ -158,7 +144,3 @@ def _actor(who: Who, fields: Mapping[str, str]) -> str:
     """Who it was, for records; where no key says so, whoever they say they are."""
     named = fields.get("by", "").strip()[:LONGEST_NAME]
     return named if named and who.holder is ANYONE else who.name
-
-
-def _unknown(rollout_id: str) -> NotFoundError:
-    return NotFoundError("rollout_id", f"the id of a rollout, got {rollout_id[:64]}")

@@ -67,18 +67,7 @@ async def read_rollout(
     service: Running, who: AsOperatorOfAll, rollout_id: PathId
 ) -> WholeRolloutRecord:
     """One rollout: where it stands, the last verdict, what that rests on, and how it got there."""
-
-    def query(connection: Connection) -> tuple[list[Rollout], list[Transition], Progress]:
-        return (
-            read_rollouts(connection, rollout_id=rollout_id),
-            read_transitions(connection, rollout_id),
-            read_progress(connection, rollout_id),
-        )
-
-    found, transitions, progress = await service.ledger.read(query)
-    if not found:
-        raise _unknown(rollout_id)
-    rollout = found[0]
+    rollout, transitions, progress = await whole_or_refuse(service, rollout_id)
     shadowed = progress.shadow_decisions
     return WholeRolloutRecord(
         **_record(rollout).model_dump(),
@@ -198,9 +187,34 @@ async def read_trail(
 async def _act(
     service: Service, rollout_id: str, action: Action, who: Who, body: WhyBody
 ) -> RolloutRecord:
+    return _record(await act_or_refuse(service, rollout_id, action, body.actor(who), body.why))
+
+
+async def whole_or_refuse(
+    service: Service, rollout_id: str
+) -> tuple[Rollout, list[Transition], Progress]:
+    """A rollout, how it got there and what it showed, of one moment. Raises NotFoundError."""
+
+    def query(connection: Connection) -> tuple[list[Rollout], list[Transition], Progress]:
+        return (
+            read_rollouts(connection, rollout_id=rollout_id),
+            read_transitions(connection, rollout_id),
+            read_progress(connection, rollout_id),
+        )
+
+    found, transitions, progress = await service.ledger.read(query)
+    if not found:
+        raise _unknown(rollout_id)
+    return found[0], transitions, progress
+
+
+async def act_or_refuse(
+    service: Service, rollout_id: str, action: Action, actor: str, why: str
+) -> Rollout:
+    """The rollout after the action. Raises NotFoundError, and what Rollouts.act raises."""
     if not await service.ledger.read(partial(read_rollouts, rollout_id=rollout_id)):
         raise _unknown(rollout_id)
-    return _record(await service.rollouts.act(rollout_id, action, body.actor(who), body.why))
+    return await service.rollouts.act(rollout_id, action, actor, why)
 
 
 def _unknown(rollout_id: str) -> NotFoundError:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select, tuple_
 
 from contract.adaptation import Phase
 from service.ledger.records import Account, AccountKey, Decision, Feedback, Generation
-from service.ledger.rows import find_feedback, to_account, to_decision
+from service.ledger.rows import find_feedback, to_account, to_decision, to_generation
 from service.ledger.tables import accounts, decisions, feedback, generations, of_account
 
 PAGE = 50
@@ -175,18 +175,7 @@ def read_generations(key: AccountKey) -> Callable[[Connection], list[Generation]
         .order_by(columns.generation.desc())
         .limit(10)
     )
-    return lambda connection: [
-        Generation(
-            key,
-            row.generation,
-            row.reason,
-            row.position,
-            row.head_position,
-            row.decision_id,
-            row.opened_at_us,
-        )
-        for row in connection.execute(query)
-    ]
+    return lambda connection: [to_generation(key, row) for row in connection.execute(query)]
 
 
 LONGEST_MOMENT = 18

@@ -188,6 +188,19 @@ def to_account(row: Row[Any]) -> Account:
     )
 
 
+def to_generation(key: AccountKey, row: Row[Any]) -> Generation:
+    """A change of an account's past from its row."""
+    return Generation(
+        key,
+        row.generation,
+        row.reason,
+        row.position,
+        row.head_position,
+        row.decision_id,
+        row.opened_at_us,
+    )
+
+
 def to_decision(row: Row[Any]) -> Decision:
     """A decision from its row."""
     return Decision(

@@ -21,7 +21,7 @@ from service.ledger.records import (
     Head,
     Snapshot,
 )
-from service.ledger.rows import find_account, find_feedback, to_account, to_decision
+from service.ledger.rows import find_account, find_feedback, to_account, to_decision, to_generation
 from service.ledger.tables import accounts, decisions, feedback, generations, snapshots
 
 PAGE = 1_000
@@ -126,18 +126,7 @@ def read_generations(key: AccountKey) -> Callable[[Connection], list[Generation]
         .where(*_within(generations, Scope(*key)))
         .order_by(generations.c.generation)
     )
-    return lambda connection: [
-        Generation(
-            key,
-            row.generation,
-            row.reason,
-            row.position,
-            row.head_position,
-            row.decision_id,
-            row.opened_at_us,
-        )
-        for row in connection.execute(query)
-    ]
+    return lambda connection: [to_generation(key, row) for row in connection.execute(query)]
 
 
 def read_snapshots(
