@@ -206,7 +206,7 @@ async def test_until_it_is_brought_over_an_account_is_served_as_before(
 ) -> None:
     async with open_client(policies=two_versions) as client:
         await interacted(client, EVERYBODY, candidates=1)
-        await begin(client, stages(100))
+        await begin(client, stages(100) | {"holdout_percent": 0})  # it would hold out one in twenty
         made = await decided(client, ["account-0", "newcomer"])
         policies_of = {name: one["policy"] for name, one in made.items()}
         assert policies_of == {"account-0": "counting/1", "newcomer": "counting/2"}
