@@ -185,6 +185,9 @@ def _is_content(node: OwnServer) -> bool:
     known = int(info["cluster_known_nodes"]), int(info["cluster_slots_ok"])
     if known != (MASTERS + REPLICAS, SLOTS) or info["cluster_state"] != "ok":
         return False
+    others = command(node, "CLUSTER NODES").values()
+    if any("fail" in one["flags"] or not one["connected"] for one in others):
+        return False
     if replication["role"] == "master":
         return bool(replication["connected_slaves"] == REPLICAS // MASTERS)
     return bool(replication["master_link_status"] == "up")

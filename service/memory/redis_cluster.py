@@ -13,7 +13,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, ClusterError, MovedError, ResponseError
@@ -109,6 +109,7 @@ class RedisCluster:
 
     async def _ask(self, commands: Sequence[Command], place: str, deadline: float) -> list[Any]:
         if place in self._lost:
+            self._look()
             return [ConnectionError("a server of the cluster is lost")] * len(commands)
         replies = await self._server(place).send(commands, deadline)
         if any(_is_lost(reply) for reply in replies):
@@ -128,7 +129,8 @@ class RedisCluster:
         for place, command, where in zip(places, commands, told, strict=True):
             target = _place(place, where.host, where.port)
             if isinstance(where, MovedError):
-                self._owners[where.slot_id] = target
+                if target not in self._lost:  # or else it has not heard of a takeover yet
+                    self._owners[where.slot_id] = target
                 self._look()
             else:
                 targets.append(target)
@@ -152,11 +154,13 @@ class RedisCluster:
     async def _look_until_whole(self) -> None:
         while True:
             await self._discover()
-            self._lost &= set(self._owners)
-            await asyncio.gather(*(self._revive(place) for place in self._lost))
+            await asyncio.gather(*(self._revive(place) for place in self._lost_owners()))
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            if self._owners and not self._lost:
+            if self._owners and not self._lost_owners():
                 return
+
+    def _lost_owners(self) -> set[str]:
+        return self._lost.intersection(self._owners)
 
     async def _revive(self, place: str) -> None:
         (reply,) = await self._server(place).send([Command("", ("PING",))], self._soon())
@@ -164,25 +168,37 @@ class RedisCluster:
             self._lost.discard(place)
 
     async def _discover(self) -> None:
-        """Asks one server after another who has which slot, until one knows."""
+        """Asks one server after another who has which slot, until one names nobody that is lost.
+
+        News of a takeover reaches one server before another: who still has a lost one down as the
+        owner of keys is believed only where nobody knows better.
+        """
         sound = [place for place in self._known if place not in self._lost]
         random.shuffle(sound)
-        for place in (*sound, *self._seeds):
+        told: list[_Range] = []
+        for place in (*sound, *(seed for seed in self._seeds if seed not in sound)):
+            if told and place in self._lost:
+                continue
             (slots,) = await self._server(place).send(
                 [Command("", ("CLUSTER", "SLOTS"))], self._soon()
             )
-            if isinstance(slots, list) and slots:
-                await self._learn(place, slots)
-                return
             if isinstance(slots, ResponseError):
                 log.warning("a server does not say where keys are: %s", type(slots).__name__)
+            if not isinstance(slots, list) or not slots:
+                continue
+            news = [_range(place, *one) for one in slots]
+            told = told or news
+            if self._lost.isdisjoint(one.places[0] for one in news):
+                told = news
+                break
+        if told:
+            await self._learn(told)
 
-    async def _learn(self, told_by: str, slots: list[Any]) -> None:
-        """Takes over who has which slot: `[first, last, [host, port, …], replicas…]` a range."""
-        owners = self._owners or [told_by] * REDIS_CLUSTER_HASH_SLOTS
+    async def _learn(self, told: Sequence[_Range]) -> None:
+        """Takes over who has which slot."""
+        owners = self._owners or [told[0].places[0]] * REDIS_CLUSTER_HASH_SLOTS
         known: set[str] = set()
-        for first, last, *servers in slots:
-            places = [_place(told_by, *server[:2]) for server in servers]
+        for first, last, places in told:
             known.update(places)
             owners[first : last + 1] = [places[0]] * (last + 1 - first)
         self._owners = owners
@@ -193,6 +209,19 @@ class RedisCluster:
 
     def _soon(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout
+
+
+class _Range(NamedTuple):
+    """Slots from `first` to `last`, and the addresses of their master, then of its replicas."""
+
+    first: int
+    last: int
+    places: list[str]
+
+
+def _range(told_by: str, first: int, last: int, *servers: list[Any]) -> _Range:
+    """As `CLUSTER SLOTS` says it: `[first, last, [host, port, …], replicas…]`."""
+    return _Range(first, last, [_place(told_by, *server[:2]) for server in servers])
 
 
 def _place(told_by: str, host: bytes | str | None, port: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import fmean
 
 import pytest
 
@@ -43,9 +44,12 @@ def test_a_master_is_lost_under_load_and_its_replica_takes_over(
     lost.resume()
     assert {steps[-1].decision["reason"] for steps in load.steps.values()} == {"policy"}
     by_account = {account: f"{{default|brand-choice|{account}}}" for account in load.accounts}
+    pace: dict[bool, list[int]] = {True: [], False: []}
     for account, tag in by_account.items():
         reasons = {step.decision["reason"] for step in load.steps[account]}
         here = any(tag in name for name in its_own)
         # What is on the others is not even slowed down to a deadline.
         assert reasons == ({"policy", "memory_unavailable"} if here else {"policy"}), account
-    assert max(s.seconds for s in load.all_steps() if s.decided_at > lost_at + 1) < 2
+        pace[here].append(sum(lost_at < step.decided_at < over_at for step in load.steps[account]))
+    # Nor does what is lost wait for who takes over: its accounts go on at half the pace and more.
+    assert fmean(pace[True]) > fmean(pace[False]) / 2, pace
