@@ -405,6 +405,12 @@ def _descend(pupil: Pupil, loss: Tensor) -> None:
     pupil.optimiser.step()
 
 
+def minutes_of(history: list[dict[str, float]]) -> float:
+    """Computing time of all stages, of one process: each counts its own minutes from nothing."""
+    spent = [entry["minutes"] for entry in history]
+    return sum(one for one, after in zip(spent, [*spent, 0.0][1:], strict=True) if after < one)
+
+
 def finish(pupil: Pupil, plan: Plan, folder: Path, threads: int) -> None:
     """A checkpoint as `acclimate train mazes --start` and `acclimate export` take it."""
     from training import checkpoints
@@ -425,7 +431,7 @@ def finish(pupil: Pupil, plan: Plan, folder: Path, threads: int) -> None:
     run = {
         "seed": pupil.seed,
         "command": typed(),
-        "seconds": 60.0 * pupil.minutes,
+        "seconds": 60.0 * minutes_of(pupil.history),
         "task": MazeCurriculum.name,
         "machine": machine(threads),
         "lessons": asdict(plan),

@@ -106,7 +106,7 @@ def evaluate(policy: OnnxPolicy, trials: int) -> list[Cell]:
 def quoted(evaluation: Path, directory: Path) -> str:
     """What the report of an evaluation says, a heading lower; its pictures are copied along."""
     title, _, said = (evaluation / "report.md").read_text(encoding="utf-8").partition("\n")
-    for picture in evaluation.glob("*.png"):
+    for picture in [*evaluation.glob("*.png"), *evaluation.glob("*.gif")]:
         shutil.copy(picture, directory / picture.name)
     lower = said.strip().replace("\n## ", "\n### ")
     return f"## Evaluation: {title.lstrip('# ')}\n\n{lower}"

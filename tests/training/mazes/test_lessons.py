@@ -151,6 +151,12 @@ def test_finished_lessons_are_what_trpo_and_export_begin_with(tmp_path: Path) ->
     assert torch.equal(score, PLAN.sharpened * pupil.policy.state_dict()["score.weight"])
 
 
+def test_the_minutes_of_stages_add_up() -> None:
+    spent = [1.0, 2.0, 2.5, 0.5, 1.5, 0.25]
+    assert maze_lessons.minutes_of([{"minutes": one} for one in spent]) == 2.5 + 1.5 + 0.25
+    assert maze_lessons.minutes_of([]) == 0.0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
