@@ -37,6 +37,7 @@ from training import checkpoints
 from training.graphs import build, call, describe
 from training.memory_reference import ACCOUNTS, TooFewAccountsError, add_reference
 from training.policies.network import Network
+from training.policies.vision import Vision, told_rays
 
 Array = NDArray[Any]
 Vectors = dict[str, Array]
@@ -93,7 +94,7 @@ def export_bundle(
             "versions": versions() | record.get("machine", {}).get("versions", {}),
         }
         manifest = write_graphs(
-            learner.policy, partial, name, version, str(record["task"]), provenance
+            _as_served(learner.policy), partial, name, version, str(record["task"]), provenance
         )
         if reference_accounts and manifest.context_size <= MOST_SLOTS:
             with suppress(TooFewAccountsError):  # served as well, and its memories not judged
@@ -118,6 +119,11 @@ def export_bundle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def _as_served(policy: Network) -> Network:
+    """A service is shown pictures, also where training told rays."""
+    return told_rays(policy, False) if isinstance(policy, Vision) else policy
 
 
 def write_graphs(

@@ -1,4 +1,5 @@
-"""What TRPO trains on mazes: trials in ViZDoom, whose engines run on from iteration to iteration.
+"""What TRPO trains on mazes: trials in the model of the engine, or in ViZDoom, whose engines run on
+from iteration to iteration.
 
 Engines belong to the process and are ended with it. It must never draw a layout of the tests.
 """
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from training.check import Look
+from training.maze_draws import draw_mazes
 from training.tasks.mazes.layouts import layouts
 from training.tasks.mazes.trials import TOLD, MazeTrials
 from training.tasks.mazes.workers import Engines
-from training.tasks.mazes.worlds import EngineWorld, wad_for
+from training.tasks.mazes.worlds import EngineWorld, ModelWorld, World, wad_for
 from training.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -45,6 +47,14 @@ class MazeCurriculum:
     layouts_seed: int = 0
     varied: bool = False
     """Whether mazes differ in textures and light."""
+    in_model: bool = False
+    """Whether they are walked in the model of the engine, on rays: `engines` trials, all new."""
+    larger: float = 0.0
+    """Share of mazes of 4×4 rooms in the model."""
+    hard: float = 0.0
+    """Share of mazes there that take the explorer long."""
+    noise: float = 0.03
+    """Deviation added to rays there."""
 
     def __post_init__(self) -> None:
         for name in ("engines", "workers", "batches_an_iteration", "episodes", "steps", "layouts"):
@@ -52,6 +62,9 @@ class MazeCurriculum:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.workers > self.engines:
             raise ValueError(f"workers: expected at most {self.engines}, got {self.workers}")
+        for name in ("larger", "hard"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """One group of trials a batch."""
@@ -63,6 +76,13 @@ class MazeCurriculum:
         return []
 
     def _trials(self, rng: np.random.Generator) -> MazeTrials:
+        world: World
+        if self.in_model:
+            mazes = draw_mazes(
+                rng, self.engines, larger=self.larger, hard=self.hard, seed=self.layouts_seed
+            )
+            world = ModelWorld(mazes, self.engines, self.noise, rng)
+            return MazeTrials(world, rng, episodes=self.episodes, steps=self.steps)
         world = _world(self.engines, self.workers, self.layouts, self.layouts_seed, self.varied)
         return MazeTrials(world, rng, episodes=self.episodes, steps=self.steps)
 

@@ -195,6 +195,24 @@ def mazes(
     varied: Annotated[
         bool, typer.Option("--varied", help="Mazes in the engine differ in textures and light.")
     ] = False,
+    in_model: Annotated[
+        bool,
+        typer.Option(
+            "--in-model",
+            help="Walk in the model of the engine, on rays in place of pictures: the memory learns "
+            "ten times as fast, and the eyes stay as they are.",
+        ),
+    ] = False,
+    larger: Annotated[
+        float, typer.Option(min=0, max=1, help="In the model: share of mazes of 4×4 rooms.")
+    ] = 0.0,
+    hard: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="In the model: share of mazes that take a search long."),
+    ] = 0.0,
+    noise: Annotated[
+        float, typer.Option(min=0, help="In the model: deviation added to rays.")
+    ] = 0.03,
     expected_rewards: Annotated[
         bool,
         typer.Option(
@@ -219,12 +237,16 @@ def mazes(
     critic is told how far the target is; the policy never is. Stopping, resuming, refusals and
     `torchrun` are as in `acclimate train bandits`.
 
+    A policy trained with --in-model goes on in ViZDoom by another run's --start, and is exported
+    with the eyes that it began with.
+
     A quick look: acclimate train mazes --minutes 2 --engines 4 --batches-an-iteration 1
     """
     need("training mazes", "torch", "vizdoom", "matplotlib")
     from training.checkpoints import FILE, CheckpointError, load
     from training.maze_curriculum import MazeCurriculum, new_critic
     from training.policies.network import build
+    from training.policies.vision import Vision, told_rays
     from training.tasks.mazes.engine import EngineError
 
     def curriculum() -> MazeCurriculum:
@@ -236,18 +258,23 @@ def mazes(
             steps=steps,
             layouts_seed=seed,
             varied=varied,
+            in_model=in_model,
+            larger=larger,
+            hard=hard,
+            noise=noise,
         )
 
     def networks() -> tuple[Network, Critic]:
         policy = build("vision", {}, seed=seed)
+        assert isinstance(policy, Vision)
         if start is not None and not resume:
             begun, *_ = load(start / FILE if start.is_dir() else start)
-            if begun.policy.name != policy.name:
+            if not isinstance(begun.policy, Vision):
                 raise CheckpointError(
                     f"--start: expected a policy that sees, got {begun.policy.name}"
                 )
             policy = begun.policy
-        return policy, new_critic(seed)
+        return told_rays(policy, in_model), new_critic(seed)
 
     folder = out or Path("runs") / f"mazes-trpo-{seed}"
     try:

@@ -8,7 +8,7 @@ context, `[height · width · channels]` in [−1, 1], row by row. It must never
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -39,6 +39,8 @@ class VisionSizes:
     """Numbers that the eyes hand to the memory."""
     hidden: int = 256
     head: int = 128
+    rays: bool = False
+    """Whether it is told rays in place of pictures: for training in the model of the engine."""
 
     def __post_init__(self) -> None:
         for name, least in (("actions", 2), ("height", 13), ("width", 13), ("channels", 1)):
@@ -47,7 +49,9 @@ class VisionSizes:
 
     @property
     def context(self) -> int:
-        """Numbers of a picture."""
+        """Numbers of a picture, or of rays."""
+        if self.rays:
+            return self.glimpse
         return self.height * self.width * self.channels
 
     @property
@@ -136,7 +140,7 @@ class Vision(nn.Module):
     def look(self, shared: Tensor, context: Tensor) -> Tensor:
         """h' `[B, H]` from a packed memory and a picture: both functions begin with it."""
         hidden, before = torch.split(shared, [self.sizes.hidden, self.sizes.actions + 2], -1)
-        observed = self.observed(torch.cat([self.eyes(context), before], -1))
+        observed = self.observed(torch.cat([self.glimpses(context), before], -1))
         advanced, _ = step(observed, self.recurrent(hidden), hidden)
         return advanced
 
@@ -188,7 +192,9 @@ class Vision(nn.Module):
         return torch.cat([glimpses, torch.cat([torch.zeros_like(new[:1]), new[:-1]])], -1)
 
     def glimpses(self, pictures: Tensor) -> Tensor:
-        """What the eyes tell of pictures `[N, C]`, `[N, glimpse]`."""
+        """What the eyes tell of pictures `[N, C]`, `[N, glimpse]`; rays are that themselves."""
+        if self.sizes.rays:
+            return pictures
         if torch.is_grad_enabled() or len(pictures) <= _FRAMES:
             return cast(Tensor, self.eyes(pictures))
         return torch.cat([self.eyes(part) for part in torch.split(pictures, _FRAMES)])
@@ -218,3 +224,10 @@ class Vision(nn.Module):
     def value_parameters(self) -> list[nn.Parameter]:
         """The value head alone: trained apart from the policy, by regression."""
         return list(self.value.parameters())
+
+
+def told_rays(policy: Vision, rays: bool) -> Vision:
+    """The same weights in a policy that is told rays, or, with the eyes it has, sees pictures."""
+    other = Vision(replace(policy.sizes, rays=rays))
+    other.load_state_dict(policy.state_dict())
+    return other

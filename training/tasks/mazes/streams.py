@@ -18,7 +18,7 @@ from contract.draw import sample
 from training.tasks.mazes.explorer import Known, advise
 from training.tasks.mazes.ground import MARKS, Ints, marks
 from training.tasks.mazes.sight import features
-from training.tasks.mazes.worlds import EngineWorld, World
+from training.tasks.mazes.worlds import EngineWorld, World, blurred
 
 LIVING = -0.04
 """Reward of a step: −0.01 a tic."""
@@ -84,8 +84,7 @@ def play(
         advice, wanted = advise(known, world.at)
         told = features(sight)
         if noise:
-            ends = told.shape[1] // 3 * 2
-            told[:, :ends] += rng.normal(0.0, noise, (B, ends)).astype(np.float32)
+            told = blurred(told, noise, rng)
         shown: NDArray[Any] = world.pictures().copy() if isinstance(world, EngineWorld) else told
         seen.append(shown)
         rays.append(told)

@@ -1,4 +1,4 @@
-"""Mazes in ViZDoom as a task family, B trials at once, in Gymnasium's `VectorEnv` words.
+"""Mazes in ViZDoom, or in the model of it, as a task family: B trials at once, as Gymnasium has it.
 
 A trial is a number of episodes in one maze, each from the same start, and ends with the last of
 them, or after T steps. The rewards of Duan et al. (2016), section 3.3: +1 at the target, −0.04 a
@@ -18,7 +18,7 @@ from training.tasks.mazes.ground import Bools, Floats, Ground, Ints
 from training.tasks.mazes.streams import FOUND, LIVING
 from training.tasks.mazes.wad import CELL
 from training.tasks.mazes.walking import ACTIONS, FORWARD, RADIUS, Walkers, walk
-from training.tasks.mazes.worlds import EngineWorld, as_context
+from training.tasks.mazes.worlds import World
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ class MazeTrials:
 
     def __init__(
         self,
-        world: EngineWorld,
+        world: World,
         rng: np.random.Generator,
         *,
         episodes: int = 2,
@@ -176,7 +176,7 @@ class MazeTrials:
         return over
 
     def _observation(self) -> Float32:
-        shown = as_context(self._world.pictures())
+        shown = self._world.contexts()
         shown[self._over()] = 0.0
         return shown
 

@@ -17,6 +17,7 @@ from contract.encode import Float32
 from training.tasks.mazes.engine import PIXELS
 from training.tasks.mazes.ground import SHIFT, Bools, Ground, Ints
 from training.tasks.mazes.layouts import Layout
+from training.tasks.mazes.sight import features
 from training.tasks.mazes.walking import FORWARD, TICS, Walkers, standing, walk
 from training.tasks.mazes.workers import Engines
 
@@ -42,12 +43,24 @@ class World(Protocol):
         """One action each; `rows`: of these players alone. Who touched the target `[n]`."""
         ...
 
+    def contexts(self) -> Float32:
+        """What a policy is told of what everybody sees now, `[B, C]`."""
+        ...
+
 
 class ModelWorld:
-    """Walks by `walking`: fast, and without a picture."""
+    """Walks by `walking`: fast, and with rays in place of a picture."""
 
-    def __init__(self, mazes: Sequence[Layout], trials: int) -> None:
+    def __init__(
+        self,
+        mazes: Sequence[Layout],
+        trials: int,
+        noise: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        """`noise`: deviation added to the rays in contexts, drawn from `rng`: eyes err as well."""
         self.mazes = mazes
+        self._noise, self._rng = noise, rng
         self.ground = Ground.room(trials, max(len(maze.open) for maze in mazes))
         nowhere = np.zeros(trials)
         self.at = standing(nowhere, nowhere, nowhere)
@@ -70,6 +83,11 @@ class ModelWorld:
         self.at.put(rows, walk(self.at.take(rows), actions, self.ground.solid[rows]))
         touched: Bools = self.ground.touching(self.at)[rows]
         return touched
+
+    def contexts(self) -> Float32:
+        """Rays `[B, 3R]`; see `features`."""
+        told = features(self.ground.look(self.at))
+        return told if self._rng is None else blurred(told, self._noise, self._rng)
 
 
 class EngineWorld:
@@ -113,6 +131,10 @@ class EngineWorld:
         pictures: NDArray[np.uint8] = self.engines.pictures
         return pictures
 
+    def contexts(self) -> Float32:
+        """Pictures, `[B, 3600]`; see `as_context`."""
+        return as_context(self.pictures())
+
     def _arrive(self, rows: Ints) -> None:
         self.at.held[rows] = 0
         self._before[rows] = FORWARD
@@ -122,6 +144,13 @@ class EngineWorld:
         poses = self.engines.poses[rows]
         self.at.x[rows], self.at.y[rows] = poses[:, 0] + SHIFT, poses[:, 1] + SHIFT
         self.at.angle[rows], self.at.vx[rows], self.at.vy[rows] = poses[:, 2:].T
+
+
+def blurred(rays: Float32, noise: float, rng: np.random.Generator) -> Float32:
+    """Rays `[B, 3R]` whose lengths are off by this deviation; what they end at is not."""
+    ends = rays.shape[1] // 3 * 2
+    rays[:, :ends] += rng.normal(0.0, noise, (len(rays), ends)).astype(np.float32)
+    return rays
 
 
 def as_context(pictures: NDArray[np.uint8]) -> Float32:
