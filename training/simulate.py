@@ -26,6 +26,7 @@ from acclimate_client import Ask, Decision, Learned, Tell
 from contract.spec import WorkflowSpec
 from guardrails.fallback import Fallback
 from guardrails.limits import Limits
+from training.simulate_rations import Rationed
 from training.simulate_service import (
     RefusedError,
     Service,
@@ -33,8 +34,9 @@ from training.simulate_service import (
     sound,
     understood,
 )
-from training.tasks.workflows.accounts import Accounts, Situation, raw_context
+from training.tasks.workflows.accounts import Situation, raw_context
 from training.tasks.workflows.families import Options, build_accounts
+from training.tasks.workflows.simulation import SimulatedAccounts
 
 R = TypeVar("R")
 
@@ -82,11 +84,12 @@ class Pace:
 class Group:
     """The accounts of one vertical, and what has become of them."""
 
-    accounts: Accounts
+    accounts: SimulatedAccounts
     ids: list[str]
     episodes: NDArray[np.int64]
     """`[B]`: the number of each account's journey."""
     limits: Limits
+    rationed: Rationed
     fallback: Fallback
     rewards: list[NDArray[np.float64]] = field(default_factory=list)
     """`[B]` for each decision so far, as are the following three."""
@@ -141,7 +144,8 @@ def groups_of(play: Play, spec: WorkflowSpec) -> list[Group]:
         )
         accounts.reset()
         ids = [f"{play.prefix}-{vertical}-{i:0{len(str(count))}}" for i in range(count)]
-        groups.append(Group(accounts, ids, np.zeros(count, np.int64), Limits(spec), Fallback(spec)))
+        episodes, rationed = np.zeros(count, np.int64), Rationed(spec)
+        groups.append(Group(accounts, ids, episodes, Limits(spec), rationed, Fallback(spec)))
     return groups
 
 
@@ -242,6 +246,9 @@ class Simulation:
         """Moves the accounts on by what was served to them."""
         accounts, rows = group.accounts, np.arange(len(made))
         ids = accounts.spec.action_ids
+        contexts = _contexts(group, situation)
+        lawful = [one.lawful for one in group.limits.allow_each(contexts, [None] * len(made))]
+        situation = accounts.narrow(group.rationed.left(situation, lawful, made))
         try:
             actions = np.array([ids.index(decision.action) for decision in made], np.int64)
             is_other = (situation.forced >= 0) & (actions != situation.forced)
@@ -254,8 +261,8 @@ class Simulation:
         group.served_means.append(situation.means[rows, actions])
         group.oracle_means.append(situation.means[rows, situation.oracle])
         by_rule = [
-            group.fallback.choose(_context(group, situation, row), situation.mask[row])
-            for row in range(len(made))
+            group.fallback.choose(context, situation.mask[row])
+            for row, context in enumerate(contexts)
         ]
         group.fallback_means.append(situation.means[rows, by_rule])
         now = time.perf_counter()
@@ -324,7 +331,7 @@ class Simulation:
 def _asks(group: Group, situation: Situation, t: int) -> Iterator[Ask]:
     """What is asked for each account: all actions, a subset, or the one that is forced."""
     spec = group.accounts.spec
-    contexts = [_context(group, situation, row) for row in range(len(group.ids))]
+    contexts = _contexts(group, situation)
     allowed = group.limits.allow_each(contexts, [None] * len(contexts))
     ids = np.array(spec.action_ids)
     for row, (account, context) in enumerate(zip(group.ids, contexts, strict=True)):
@@ -344,5 +351,6 @@ def _asks(group: Group, situation: Situation, t: int) -> Iterator[Ask]:
         )
 
 
-def _context(group: Group, situation: Situation, row: int) -> dict[str, Any]:
-    return raw_context(group.accounts.spec, situation.columns, row)
+def _contexts(group: Group, situation: Situation) -> list[dict[str, Any]]:
+    spec, columns = group.accounts.spec, situation.columns
+    return [raw_context(spec, columns, row) for row in range(len(group.ids))]

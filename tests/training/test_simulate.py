@@ -19,6 +19,8 @@ from typer.testing import CliRunner, Result
 from acclimate import main
 from acclimate_client import (
     AcclimateError,
+    Ask,
+    Client,
     Decision,
     InvalidRequestError,
     Learned,
@@ -30,23 +32,28 @@ from guardrails.limits import Limits
 from tests.bundles import write_default_bundle
 from tests.processes import free_port
 from tests.service_process import ServiceProcess
-from training.simulate import Group, Pace, Play, Simulation, _asks, _context, groups_of
+from training.simulate import Group, Pace, Play, Simulation, _asks, _contexts, groups_of
+from training.simulate_rations import Rationed
 from training.simulate_report import by_batch, gap_closed
 from training.simulate_service import RefusedError, Service, ServiceAwayError
-from training.tasks.workflows.accounts import Accounts, Situation
+from training.tasks.workflows.accounts import Situation
 from training.tasks.workflows.families import FILES, family_spec, verticals
+from training.tasks.workflows.simulation import SimulatedAccounts
 
 WORKFLOW = "retention-offer"
+RATIONED = "support-routing"
+CAP = "forty_tickets_a_day_for_engineering"
 VERTICAL = verticals(WORKFLOW)[0]
 ACCOUNTS, DECISIONS = 6, 12
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """An embedded service of one workflow, on a policy as roomy as the default one."""
+    """An embedded service of two workflows, on a policy as roomy as the default one."""
     home = tmp_path_factory.mktemp("simulated")
     (home / "workflows").mkdir()
-    shutil.copy(FILES / f"{WORKFLOW}.yaml", home / "workflows")
+    for name in (WORKFLOW, RATIONED):
+        shutil.copy(FILES / f"{name}.yaml", home / "workflows")
     write_default_bundle(home / "policies")
     running = ServiceProcess(
         home / "data", workflows=home / "workflows", policies=home / "policies"
@@ -123,10 +130,11 @@ def test_everything_that_was_played_is_in_the_ledger_with_what_the_simulator_say
     forced = 0
     for t in range(DECISIONS):
         situation = group.accounts.situation()
+        contexts = _contexts(group, situation)
         of_t = [rows[account, t] for account in group.ids]
         outcome = group.accounts.step(np.array([ids.index(row.action) for row in of_t]))
         for i, row in enumerate(of_t):
-            assert row.context == _context(group, situation, i)
+            assert row.context == contexts[i]
             if situation.forced[i] >= 0:
                 forced += 1
                 assert row.asked_for == [row.action] == [ids[situation.forced[i]]]
@@ -163,6 +171,37 @@ def test_feedback_is_sent_once_it_is_known_and_what_is_left_at_the_end(
     assert [row.position for row in rows] == [max(row.number - 3, 0) for row in rows]
     assert all(row.reward is not None for row in rows)
     assert told["feedback"] == {"folded": len(rows)}
+
+
+def test_a_cap_that_an_account_has_used_up_ends_no_run(service: ServiceProcess) -> None:
+    """Neither where what it takes away is forced, nor where it is asked for among others."""
+    few = ("--vertical", verticals(RATIONED)[0], "--decisions", 40, "--seed", 1, "--batch")
+    play = Play(RATIONED, verticals(RATIONED)[:1], ACCOUNTS, 40, 1)
+    (group,) = groups_of(play, family_spec(RATIONED))
+    contexts = _contexts(group, group.accounts.situation())
+    with Client(service.base_url) as client:
+        for account, context in zip(group.ids, contexts, strict=True):
+            ask = Ask(account, {**context, "severity": 0.5}, ["engineering"])
+            used = client.decide_many(RATIONED, [ask] * 40)
+            assert all(isinstance(one, Decision) and one.action == "engineering" for one in used)
+    ended = CliRunner().invoke(
+        main,
+        ["simulate", RATIONED, "--url", service.base_url, "--patience", "0", "--json"]
+        + [str(one) for one in ("--accounts", ACCOUNTS, *few)],
+    )
+    assert ended.exit_code == 0, ended.output
+    told = json.loads(ended.stdout)
+    assert told["account_prefix"] == play.prefix
+    assert told["limits"][CAP] > 0
+    with sqlite3.connect(f"file:{service.data_dir / 'ledger.sqlite'}?mode=ro", uri=True) as read:
+        asked = read.execute(
+            "SELECT asked_for, action FROM decisions WHERE account_id LIKE ? || '-%'"
+            " AND decision_id LIKE account_id || '-%'",
+            (play.prefix,),
+        ).fetchall()
+    assert len(asked) == told["decisions"] == 240
+    assert "engineering" not in {action for _, action in asked}
+    assert ('["engineering"]', "general_queue") in asked
 
 
 def test_feedback_may_wait_for_seconds_too(service: ServiceProcess) -> None:
@@ -297,9 +336,9 @@ def test_a_service_whose_workflow_is_another_is_refused() -> None:
 
 def group_of(spec: WorkflowSpec, accounts: int) -> Group:
     """Accounts of any workflow, with no simulator behind them."""
-    stub = cast(Accounts, SimpleNamespace(spec=spec))
+    stub = cast(SimulatedAccounts, SimpleNamespace(spec=spec))
     ids = [f"a{i}" for i in range(accounts)]
-    return Group(stub, ids, np.arange(accounts), Limits(spec), Fallback(spec))
+    return Group(stub, ids, np.arange(accounts), Limits(spec), Rationed(spec), Fallback(spec))
 
 
 def situation_of(masks: list[str], forced: list[int]) -> Situation:
@@ -325,6 +364,71 @@ def test_all_a_subset_or_what_is_forced_is_asked_for() -> None:
     assert [ask.actions for ask in asks] == [None, [first, third], [spec.action_ids[3]]]
     assert [ask.decision_id for ask in asks] == ["a0-7", "a1-7", "a2-7"]
     assert {ask.episode_id for ask in asks} == {None}
+
+
+def answers(actions: list[str], limits: list[tuple[str, ...]]) -> list[Decision]:
+    """What a service served to each account, and which limits it says took something."""
+    now = datetime.now(UTC)
+    return [
+        Decision(f"d{i}", f"a{i}", action, 1.0, "policy", "p/1", 0, named, now)
+        for i, (action, named) in enumerate(zip(actions, limits, strict=True))
+    ]
+
+
+def test_what_a_named_cap_took_is_gone_from_what_was_asked_for() -> None:
+    spec = family_spec(RATIONED)
+    engineering = spec.action_ids.index("engineering")
+    situation = situation_of(["111111", "110110", "000100", "111111"], [-1, -1, -1, engineering])
+    lawful = [None, np.array([one == "1" for one in "110110"]), None, None]
+    made = answers(["general_queue"] * 4, [(), (CAP,), (CAP,), (CAP, "nobody_knows")])
+    left = Rationed(spec).left(situation, lawful, made)
+    assert ["".join("01"[one] for one in row) for row in left.astype(int)] == [
+        "111111",
+        "110010",
+        "010000",  # nothing asked for is left: the safe action
+        "010000",
+    ]
+
+
+def test_the_best_action_and_a_force_are_of_what_is_left() -> None:
+    play = Play(RATIONED, (verticals(RATIONED)[0],), 40, 30, 0)
+    (group,) = groups_of(play, family_spec(RATIONED))
+    while not (group.accounts.situation().forced >= 0).any():
+        group.accounts.step(group.accounts.fallback())
+    before, rows = group.accounts.situation(), np.arange(40)
+    assert np.array_equal(group.accounts.narrow(before.mask).forced, before.forced)
+    gone = np.where(before.forced >= 0, before.forced, before.oracle)
+    left = before.mask & (np.arange(6) != gone[:, None])
+    left[~left.any(axis=1)] = before.mask[~left.any(axis=1)]
+    after = group.accounts.narrow(left)
+    assert left[rows, after.oracle].all()
+    best = np.where(left, before.means, -np.inf).max(axis=1)
+    assert np.array_equal(before.means[rows, after.oracle], best)
+    is_left = left[rows, gone]
+    assert (after.forced[~is_left] == -1).all()
+    assert (before.forced[~is_left] >= 0).any()
+    outcome = group.accounts.step(after.oracle)
+    assert np.array_equal(outcome.served[~is_left], after.oracle[~is_left])
+
+
+@pytest.mark.parametrize("named", [(), ("no_machine_for_an_outage",)])
+def test_another_action_than_was_forced_is_refused_where_no_cap_explains_it(
+    named: tuple[str, ...],
+) -> None:
+    spec = family_spec(RATIONED)
+    play = Play(RATIONED, (verticals(RATIONED)[0],), 40, 30, 0)
+    groups = groups_of(play, spec)
+    simulation = Simulation(cast(Service, SimpleNamespace(client=None)), play, Pace(), groups)
+    (group,) = groups
+    while not (group.accounts.situation().forced >= 0).any():
+        group.accounts.step(group.accounts.fallback())
+    now = group.accounts.situation()
+    rows = np.arange(40)
+    others = np.where(now.mask & (np.arange(6) != now.forced[:, None]), 1, 0).argmax(axis=1)
+    chosen = [spec.action_ids[one] for one in others]
+    assert now.mask[rows, others].any()
+    with pytest.raises(RefusedError, match="instead of what was forced"):
+        simulation._serve(group, now, answers(chosen, [named] * 40))
 
 
 def test_a_journey_of_several_decisions_has_a_name_of_its_own() -> None:

@@ -23,7 +23,6 @@ from training.tasks.workflows import (
     retention_offer,
     support_routing,
 )
-from training.tasks.workflows.accounts import Accounts
 from training.tasks.workflows.simulation import (
     Options,
     SimulatedAccounts,
@@ -120,7 +119,7 @@ def build_accounts(
     rng: np.random.Generator,
     options: Options = Options(),  # noqa: B008
     spec: WorkflowSpec | None = None,
-) -> Accounts:
+) -> SimulatedAccounts:
     """`accounts` accounts of one vertical, `steps` decisions each; reset them before playing.
 
     The same seed gives the same accounts and the same luck whatever is played and whatever the

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -158,6 +158,16 @@ class SimulatedAccounts(ABC):
         """What the next decision is made in."""
         if self._situation is None:
             raise RuntimeError(f"reset first: a trial is {self.steps} decisions")
+        return self._situation
+
+    def narrow(self, mask: NDArray[np.bool_]) -> Situation:
+        """The situation once no more than `mask` `[B, K]` is left in it, and one action at least: a
+        force that it forbids is none. For whoever counts what an account was served."""
+        now = self.situation()
+        forced = np.where(mask[self.rows, now.forced], now.forced, -1)
+        worth = np.where(mask, self.worth(now.means), -np.inf)
+        oracle = worth.argmax(axis=1).astype(np.int64)
+        self._situation = replace(now, mask=mask, forced=forced, oracle=oracle)
         return self._situation
 
     def fallback(self) -> NDArray[np.int64]:
