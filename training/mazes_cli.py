@@ -115,7 +115,8 @@ def maze_lessons(
     import torch
 
     from training import distributed
-    from training.maze_lessons import FILE, STAGES, Plan, begin, finish, load, new_pupil, teach
+    from training.maze_lessons import teach
+    from training.maze_pupil import FILE, STAGES, Plan, begin, finish, load, new_pupil
     from training.run import stop_on_signal
     from training.tasks.mazes.engine import EngineError
 

@@ -15,7 +15,7 @@ from typing import Any
 from training.curriculum import Curriculum
 from training.hyperparameters import Hyperparameters
 from training.ledger_training import FIT
-from training.maze_lessons import STAGES
+from training.maze_pupil import STAGES
 from training.policies.network import build
 from training.run import look
 from training.trpo import Learner

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from acclimate import main
 from contract.policy import OnnxPolicy
-from training import checkpoints, maze_lessons
+from training import checkpoints
 from training.maze_curriculum import MazeCurriculum
-from training.maze_lessons import Plan, new_pupil
+from training.maze_pupil import Plan, finish, new_pupil
 from training.policies.vision import Vision, VisionSizes, told_rays
 from training.tasks.mazes.layouts import layouts
 from training.tasks.mazes.sight import features
@@ -70,7 +70,7 @@ def test_a_memory_goes_on_in_the_model_and_is_exported_with_the_eyes_it_began_wi
     lessons, run, bundle = (tmp_path / name for name in ("lessons", "run", "bundle"))
     lessons.mkdir()
     pupil = new_pupil(6, SMALL)
-    maze_lessons.finish(pupil, Plan(), lessons, 1)
+    finish(pupil, Plan(), lessons, 1)
     begins = ["--in-model", "--start", str(lessons), "--out", str(run), "--iterations", "2"]
     options = ["--engines", "6", "--batches-an-iteration", "1", "--steps", "12", "--larger", "0.5"]
     trained = CliRunner().invoke(main, ["train", "mazes", *begins, *options])

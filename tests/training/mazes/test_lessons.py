@@ -15,7 +15,18 @@ from typer.testing import CliRunner
 from acclimate import main
 from training import checkpoints, maze_draws, maze_lessons
 from training.evaluate_mazes import ExplorerPlayer, play_trials
-from training.maze_lessons import FILE, Plan, Pupil, begin, load, new_pupil, save, teach
+from training.maze_lessons import teach
+from training.maze_pupil import (
+    FILE,
+    Plan,
+    Pupil,
+    begin,
+    finish,
+    load,
+    minutes_of,
+    new_pupil,
+    save,
+)
 from training.policies.vision import VisionSizes
 from training.tasks.mazes.engine import EngineError
 from training.tasks.mazes.layouts import layouts, split_of
@@ -144,7 +155,7 @@ def test_lessons_stop_with_their_checkpoint_where_no_worker_starts_again(
 def test_finished_lessons_are_what_trpo_and_export_begin_with(tmp_path: Path) -> None:
     pupil = new_pupil(4, SMALL)
     taught(pupil, "memory", 1, tmp_path)
-    maze_lessons.finish(pupil, PLAN, tmp_path, 1)
+    finish(pupil, PLAN, tmp_path, 1)
     learner, _, hyperparameters, curriculum = checkpoints.load(tmp_path / checkpoints.FILE)
     assert (hyperparameters.teacher, curriculum.name) == ("explorer", "mazes")
     score = learner.policy.state_dict()["score.weight"]
@@ -153,8 +164,8 @@ def test_finished_lessons_are_what_trpo_and_export_begin_with(tmp_path: Path) ->
 
 def test_the_minutes_of_stages_add_up() -> None:
     spent = [1.0, 2.0, 2.5, 0.5, 1.5, 0.25]
-    assert maze_lessons.minutes_of([{"minutes": one} for one in spent]) == 2.5 + 1.5 + 0.25
-    assert maze_lessons.minutes_of([]) == 0.0
+    assert minutes_of([{"minutes": one} for one in spent]) == 2.5 + 1.5 + 0.25
+    assert minutes_of([]) == 0.0
 
 
 @pytest.mark.parametrize(
