@@ -336,6 +336,19 @@ class Metrics:
             buckets=JOB_SECONDS,
             registry=r,
         )
+        self.job_period = Gauge(
+            "acclimate_job_period_seconds",
+            "Seconds after which a job runs again.",
+            ["task"],
+            registry=r,
+        )
+        self.job_done = Gauge(
+            "acclimate_job_done_timestamp_seconds",
+            "When a run of a job last ended well, in Unix time, wherever it ran; as far as the "
+            "ledger or this process knows, and before that when the process began.",
+            ["task"],
+            registry=r,
+        )
         self.parity = Gauge(
             "acclimate_policy_parity_difference",
             "Largest difference to the bundle's parity vectors on this machine.",

@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Literal
 
-from service.ledger.leases import Kept, Lease, release, renew, take
+from service.job_marks import JobMarks
+from service.ledger.leases import Kept, Lease, read_jobs, release, renew, take
 from service.ledger.ledger import Ledger
 from service.ledger.records import LedgerUnavailableError
 from service.memory.store import MemoryUnavailableError
@@ -29,6 +30,8 @@ RENEWALS = 3
 """How often a lease is renewed in its time."""
 GAP = 0.5
 """The share of a job's period that a run keeps from the one before, where two beats ask."""
+LOOK_SECONDS = 30.0
+"""How often a process looks when jobs last ended that ran elsewhere."""
 
 Run = Callable[[Kept], Awaitable[object]]
 Outcome = Literal["done", "failed", "skipped", "lost"]
@@ -48,6 +51,7 @@ class Scheduler:
         self._settings = settings
         self._runs = runs
         self._jobs = {job.name: job for job in schedule(settings)}
+        self._marks = JobMarks(metrics, self._jobs.values(), shared=ledger.shared)
         self._kept: defaultdict[str, Kept] = defaultdict(dict)
         """What jobs of this process alone write down."""
         self._holder = f"{socket.gethostname()[:80]}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -59,6 +63,12 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(self._repeat(job))
+            if self._ledger.shared:
+                group.create_task(self._look_around())
+
+    async def look(self) -> None:
+        """Takes note of when jobs that ran elsewhere last ended. Raises LedgerUnavailableError."""
+        self._marks.read(await self._ledger.read(read_jobs))
 
     async def run_once(self) -> None:
         """Every job, once."""
@@ -77,6 +87,8 @@ class Scheduler:
             log.warning("%s: %s", name, type(error).__name__)
             outcome = "failed"
         self._metrics.job_runs.labels(name, outcome).inc()
+        if outcome == "done":
+            self._marks.done(name)
         if outcome != "skipped":
             self._metrics.job_seconds.labels(name).observe(time.perf_counter() - started)
         return outcome
@@ -85,6 +97,14 @@ class Scheduler:
         while True:
             await self.run_job(job.name)
             await asyncio.sleep(job.every_seconds)
+
+    async def _look_around(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception as error:  # jobs go on without it
+                log.warning("when jobs last ended is not known: %s", type(error).__name__)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _leased(self, job: Job) -> Outcome:
         seconds = self._settings.job_lease_seconds

@@ -150,6 +150,32 @@ async def test_two_beats_and_two_workers_fold_every_default_once(
         await audit.memories_equal_their_replays(service, within_seconds=5)
 
 
+async def test_when_beat_is_gone_processes_that_serve_tell_that_jobs_are_done_no_more(
+    shop: dict[str, Any], start: Start
+) -> None:
+    async with serving(shop) as service:
+        registry = service.metrics.registry
+
+        async def done_at() -> float:
+            await service.scheduler.look()
+            name = "acclimate_job_done_timestamp_seconds"
+            return registry.get_sample_value(name, {"task": "defaults"}) or 0.0
+
+        first = await done_at()
+        beat, worker = start("beat"), start("worker")
+
+        async def is_done_again() -> bool:
+            return await done_at() > first + 1
+
+        await until(is_done_again, 40)
+        beat.kill()
+        await asyncio.sleep(1)  # what it had asked for
+        last = await done_at()
+        await asyncio.sleep(2)
+        assert await done_at() == last
+        assert worker.running
+
+
 @pytest.mark.parametrize("point", ["default.in_transaction", "default.committed"])
 async def test_a_worker_killed_among_defaults_leaves_the_next_to_complete_them(
     shop: dict[str, Any], start: Start, point: str

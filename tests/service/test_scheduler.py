@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,12 +28,14 @@ async def ledger(postgres_url: str) -> AsyncIterator[Ledger]:
     await opened.close()
 
 
-def scheduler(ledger: Ledger, run: Run, **settings: Any) -> Scheduler:
+def scheduler(
+    ledger: Ledger, run: Run, metrics: Metrics | None = None, **settings: Any
+) -> Scheduler:
     """One process's scheduler, whose job `defaults` is `run`."""
     given: dict[str, Any] = {"redis_url": REDIS, "job_interval_seconds": 0.01}
     return Scheduler(
         ledger,
-        Metrics(),
+        metrics or Metrics(),
         Settings(**(given | {"job_lease_seconds": 0.5} | settings)),
         {"defaults": run},
     )
@@ -143,11 +146,71 @@ async def test_a_job_that_fails_fails_alone_and_keeps_what_it_wrote_down(ledger:
     assert lease.kept == {"times": 2}
 
 
+def done_at(metrics: Metrics, job: str = "defaults") -> float | None:
+    """When a run of the job last ended well, as these metrics say."""
+    return metrics.registry.get_sample_value("acclimate_job_done_timestamp_seconds", {"task": job})
+
+
+async def test_processes_that_run_no_jobs_tell_when_each_was_last_done(ledger: Ledger) -> None:
+    fails = False
+
+    async def run(_: Kept) -> None:
+        if fails:
+            raise RuntimeError("what a customer sent")
+
+    before = time.time()
+    worker, replica = Metrics(), Metrics()
+    runs = scheduler(ledger, run, worker)
+    looks = scheduler(ledger, run, replica)
+    assert (done_at(worker), done_at(replica)) == (None, None)
+    await looks.look()
+    never = done_at(replica)
+    assert never is not None
+    assert before <= never <= time.time()
+    await asyncio.sleep(0.1)
+    assert await runs.run_job("defaults") == "done"
+    await looks.look()
+    done = done_at(replica)
+    assert done == pytest.approx(done_at(worker), abs=2)
+    assert done is not None
+    assert done > never
+    # Runs that fail leave it where it is, and so does time in which nobody asks.
+    fails = True
+    await asyncio.sleep(0.1)
+    assert await runs.run_job("defaults") == "failed"
+    await looks.look()
+    assert (done_at(replica), done_at(replica, "alarms")) == (done, never)
+
+
+async def test_of_a_run_that_was_killed_a_new_process_knows_no_more_than_when_it_began(
+    ledger: Ledger,
+) -> None:
+    async def run(_: Kept) -> None:
+        """Nothing is asked of it."""
+
+    assert await ledger.alone(lambda it: take(it, "defaults", "gone", 0.1, 0))
+    (row,) = await ledger.read(read_jobs)
+    await asyncio.sleep(0.2)
+    metrics = Metrics()
+    await scheduler(ledger, run, metrics).look()
+    assert done_at(metrics) == row.began_at_us / 1e6
+
+
 async def test_embedded_every_job_runs_without_a_lease(open_client: Open) -> None:
     async with open_client(retention_days=1.0) as client:
+        began = time.time()
         await client.service.scheduler.run_once()
         assert await client.service.ledger.read(read_jobs) == []
         every = schedule(client.service.settings)
         assert await client.metric("acclimate_job_runs_total") == len(every) > 5
         answer = await client.http.get("/metrics")
         assert 'outcome="failed"' not in answer.text
+        for job in every:
+            labels = {"task": job.name}
+            period = client.service.metrics.registry.get_sample_value(
+                "acclimate_job_period_seconds", labels
+            )
+            assert period == job.every_seconds
+            done = done_at(client.service.metrics, job.name)
+            assert done is not None
+            assert began <= done <= time.time()
