@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.api.health import router
 from service.metrics import OBJECTIVE_SECONDS
 from tests.house.test_documents import HEADING, anchor
 from tests.house.tree import ROOT
@@ -74,6 +75,15 @@ def test_no_runbook_is_for_an_alert_that_is_gone() -> None:
 def test_decisions_are_slow_above_their_objective() -> None:
     bounds = set(re.findall(r'decision_seconds_bucket\{le="([^"]+)"\}', RULES[1].read_text()))
     assert {float(bound) for bound in bounds} == {OBJECTIVE_SECONDS["decision"]}
+
+
+def test_requests_that_ask_after_the_process_are_no_callers() -> None:
+    told_apart = re.findall(r'route!~"([^"]+)"', RULES[1].read_text())
+    assert len(told_apart) == 6
+    asked = {getattr(one, "path", "") for one in router.routes}
+    for one in told_apart:
+        assert {path for path in asked if re.fullmatch(one, path)} == asked
+        assert not re.fullmatch(one, "/v1/workflows/{workflow}/decisions")
 
 
 def test_alertmanager_takes_its_configuration() -> None:
