@@ -80,11 +80,17 @@ def _keep(answer: Response, request: Request, name: str, value: str) -> None:
         name,
         value,
         path=HOME,
-        # Whoever claims the header makes the cookie stricter and nothing else.
-        secure="https" in (request.url.scheme, request.headers.get("X-Forwarded-Proto")),
+        secure=_is_https(request),
         httponly=True,
         samesite="strict",
     )
+
+
+def _is_https(request: Request) -> bool:
+    """Whether the browser came by https, itself or as the first proxy says. Whoever claims that
+    header makes the cookie stricter and nothing else."""
+    first = request.headers.get("X-Forwarded-Proto", "").partition(",")[0]
+    return "https" in (request.url.scheme, first.strip().lower())
 
 
 def _forget(answer: Response, name: str) -> None:

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 
 from guardrails.streams import BATCH
@@ -31,7 +33,7 @@ from service.worker import TASK, celery_app
 from tests.bundles import write_counting_bundle
 from tests.e2e import audit
 from tests.e2e.events import settings_of
-from tests.processes import Child
+from tests.processes import Child, free_port
 from tests.service.conftest import CONTEXT
 from tests.service.pasts import same
 from tests.service_process import ROOT, environment
@@ -96,6 +98,21 @@ async def decide(service: Service, account: str, decision_id: str) -> None:
 async def learn(service: Service, decision_id: str) -> None:
     given = FeedbackRequest("default", decision_id, 3.0, None, "one", False, None)
     await service.learner.learn(given)
+
+
+async def disappoint(service: Service) -> None:
+    """Rewards of all accounts, good at first, that fall and stay down."""
+    for n in range(45):
+        asked = [
+            DecisionRequest("default", account, CONTEXT, f"{account}-{n}") for account in ACCOUNTS
+        ]
+        await service.decider.decide_many(service.catalog.workflows["help"], asked)
+        reward = 3.0 if n < 30 else -1.0
+        given = [
+            FeedbackRequest("default", f"{account}-{n}", reward, None, "one", False, None)
+            for account in ACCOUNTS
+        ]
+        await service.learner.learn_many(given)
 
 
 async def defaults(service: Service) -> list[str]:
@@ -174,6 +191,47 @@ async def test_when_beat_is_gone_processes_that_serve_tell_that_jobs_are_done_no
         await asyncio.sleep(2)
         assert await done_at() == last
         assert worker.running
+
+
+async def test_what_a_worker_exports_ends_when_an_operator_ends_it_elsewhere(
+    shop: dict[str, Any], start: Start
+) -> None:
+    port = free_port()
+    async with serving(shop) as service, httpx.AsyncClient() as http:
+        await disappoint(service)
+        start("worker", worker_metrics_port=port)
+
+        async def exported(name: str, **labels: str) -> float:
+            """The sum over the worker's samples of that name and these labels; 0 without any."""
+            try:
+                text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+            except httpx.TransportError:
+                return 0.0
+            return sum(
+                sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+                if sample.name == name and labels.items() <= sample.labels.items()
+            )
+
+        alarms = partial(exported, "acclimate_alarms_open", kind="reward_shift", scope="account")
+        switch = partial(exported, "acclimate_kill_switch", workflow="help")
+        jobs = partial(exported, "acclimate_job_done_timestamp_seconds", task="alarms")
+
+        async def become(wanted: tuple[int, int]) -> None:
+            async def are() -> bool:
+                return (await alarms(), await switch()) == wanted
+
+            await until(are, 40)
+
+        ask_for(shop, "alarms")
+        await service.kill_switch.throw("help", True, "Ada", "odd", service.clock())
+        await become((len(ACCOUNTS), 1))
+        assert await jobs() > time.time() - 120
+        for alarm in await service.ledger.read(list_alarms("default")):
+            await service.watch.end(alarm, "Ada")
+        await service.kill_switch.throw("help", False, "Ada", "it was", service.clock())
+        await become((0, 0))
 
 
 @pytest.mark.parametrize("point", ["default.in_transaction", "default.committed"])
@@ -274,18 +332,7 @@ async def test_a_worker_killed_among_alarms_leaves_the_next_to_raise_and_follow_
     spec = tmp_path / "workflows" / "help.yaml"
     spec.write_text(spec.read_text() + "alarms: {reward_shift: {account: reset_memory}}\n")
     async with serving(shop) as service:
-        for n in range(45):
-            asked = [
-                DecisionRequest("default", account, CONTEXT, f"{account}-{n}")
-                for account in ACCOUNTS
-            ]
-            await service.decider.decide_many(service.catalog.workflows["help"], asked)
-            reward = 3.0 if n < 30 else -1.0
-            given = [
-                FeedbackRequest("default", f"{account}-{n}", reward, None, "one", False, None)
-                for account in ACCOUNTS
-            ]
-            await service.learner.learn_many(given)
+        await disappoint(service)
         doomed = start("worker", fault_point=point)
         ask_for(shop, "alarms")
         assert await ended(doomed) == -signal.SIGKILL

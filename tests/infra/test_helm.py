@@ -164,6 +164,31 @@ def test_pods_get_settings_that_the_service_accepts(
             assert settings.data_dir.is_absolute()
 
 
+def test_large_numbers_reach_the_service_as_they_were_written() -> None:
+    """Helm reads numbers as floats, and prints those of seven digits and more as 1e+06."""
+    given = {
+        "max_body_bytes": 1_000_000,
+        "in_process_memories": 25_000_000,
+        "memory_idle_seconds": 2_592_000,
+        "retention_days": 90.5,
+        "metrics_need_key": True,
+        "log_format": "json",
+    }
+    for name, _, spec in pods(rendered(GIVEN | {"settings": given})):
+        if name.endswith("-migrate"):
+            continue
+        env = environment(spec)
+        assert {one: env[f"ACCLIMATE_{one.upper()}"] for one in given} == {
+            "max_body_bytes": "1000000",
+            "in_process_memories": "25000000",
+            "memory_idle_seconds": "2592000",
+            "retention_days": "90.5",
+            "metrics_need_key": "true",
+            "log_format": "json",
+        }
+        assert Settings(max_body_bytes=env["ACCLIMATE_MAX_BODY_BYTES"]).max_body_bytes == 1_000_000
+
+
 def test_a_pod_may_take_as_long_to_stop_as_it_takes() -> None:
     [service] = [s for name, _, s in pods(rendered(GIVEN)) if name == "shop-acclimate"]
     drain = float(environment(service)["ACCLIMATE_DRAIN_SECONDS"] or 0)

@@ -298,6 +298,29 @@ async def test_over_https_the_cookie_goes_over_nothing_else(open_client: Open) -
         assert "Secure" in answer.headers["set-cookie"]
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "secure"),
+    [
+        (None, False),
+        ("http", False),
+        ("https", True),
+        ("HTTPS", True),
+        ("https, http", True),  # a proxy before the proxy
+        ("http, https", False),  # a browser that came without would not send it again
+    ],
+)
+async def test_behind_a_proxy_the_cookie_goes_as_the_browser_came(
+    open_client: Open, forwarded: str | None, secure: bool
+) -> None:
+    async with open_client(access="keys") as client:
+        row, key = key_row("k", Role.caller, EVERY_TENANT)
+        await add(client.service, row)
+        sent = {} if forwarded is None else {"X-Forwarded-Proto": forwarded}
+        answer = await client.http.post("/console/sign-in", data={"key": key}, headers=sent)
+        kept = [one for one in answer.headers.get_list("set-cookie") if one.startswith(KEY_COOKIE)]
+        assert ["Secure" in one for one in kept] == [secure]
+
+
 async def test_a_token_of_one_session_is_worth_nothing_in_another(open_client: Open) -> None:
     async with open_client(access="keys") as client:
         await signed_in(client, Role.operator, EVERY_TENANT)
@@ -336,6 +359,41 @@ async def test_a_caller_sees_its_own_tenants_curves_and_no_buttons(open_client: 
         chosen = await press(client, "", "/tenant", tenant="other")
         assert chosen.status_code == 403
         assert TENANT_COOKIE not in client.http.cookies
+
+
+@pytest.mark.parametrize(
+    ("role", "tenant", "told"),
+    [
+        (Role.caller, "acme", False),
+        (Role.caller, EVERY_TENANT, False),
+        (Role.operator, "acme", False),
+        (Role.admin, "acme", False),
+        (Role.operator, EVERY_TENANT, True),
+        (Role.admin, EVERY_TENANT, True),
+    ],
+)
+async def test_the_console_tells_of_a_rollout_whom_the_api_tells(
+    open_client: Open, role: Role, tenant: str, told: bool
+) -> None:
+    async with open_client(access="keys") as client:
+        row, key = key_row("release", Role.operator, EVERY_TENANT)
+        await add(client.service, row)
+        client.http.headers.update(bearer(key))
+        rollout = await begun(client)
+        for one in ("acme", "default"):  # a workflow of accounts has a place on the first page
+            assert (await client.decide("a", tenant=one)).status_code == 200
+        del client.http.headers["Authorization"]
+        asking, key = key_row("asking", role, tenant)
+        await add(client.service, asking)
+        listed = await client.http.get("/v1/rollouts", headers=bearer(key))
+        assert listed.status_code == (200 if told else 403)
+        await signed_in(client, role, tenant)
+        for path in ("", "/workflows/help"):
+            page = await get(client, path)
+            assert page.status_code == 200
+            assert ("is running at 50 %" in text_of(page)) is told, path
+            assert (rollout in page.text) is told, path
+        assert (await get(client, f"/rollouts/{rollout}")).status_code == (200 if told else 403)
 
 
 async def test_a_key_of_every_tenant_chooses_whose_accounts_it_looks_at(client: Client) -> None:
