@@ -7,39 +7,29 @@ Accounts that are decided together share one call of the network and of the ledg
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contract.draw import draw, sample
-from contract.encode import ContextError, check_context
-from guardrails.distribution import point_mass
+from contract.encode import ContextError
 from guardrails.guard import Offer
 from guardrails.limits import Allowed
+from service.asked import ActionsError, Asked, DecisionRequest, check, digest
 from service.awareness import Awareness
 from service.batching import BacklogFullError, Batcher
 from service.catalog import Workflow
 from service.clock import Clock
-from service.correlation import ASKING, TOGETHER, Asking, exemplar
+from service.correlation import ASKING, TOGETHER, exemplar
 from service.fault_points import reach
 from service.holds import Holds
+from service.inference import LARGEST_BATCH, Choices, Memory, infer
 from service.ledger.ledger import Ledger
-from service.ledger.records import (
-    AccountKey,
-    BodyConflictError,
-    Decision,
-    Head,
-    LedgerUnavailableError,
-    Mode,
-)
+from service.ledger.records import BodyConflictError, Decision, Head, LedgerUnavailableError
 from service.ledger.settle import Behind, Committed, DecisionWrite
 from service.memory.store import MemoryUnavailableError, StoredMemory
 from service.metrics import Metrics
@@ -54,69 +44,15 @@ if TYPE_CHECKING:
 
 CATCH_UPS = 2
 """How often a decision made from a memory behind the head is made again."""
-LARGEST_BATCH = 256
-"""Decisions that share one call of the network at most."""
 AT_ONCE = 3
 """Batches of a workflow that are on their way: one is inferred while one before it commits."""
 
+_Together = tuple[str, str, str | None]
+"""What decisions made together share: workflow, policy, and whose place that policy keeps."""
+_Outcome = Committed | Behind | Exception
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
-
-
-class ActionsError(ValueError):
-    """The actions asked for are not the workflow's. The message says what was expected."""
-
-
-class DecisionRequest(NamedTuple):
-    """One decision as asked for."""
-
-    tenant: str
-    account_id: str
-    context: Mapping[str, Any]
-    decision_id: str | None = None
-    episode_id: str | None = None
-    actions: list[str] | None = None
-    mode: Mode = "serve"
-
-
-class _Asked(NamedTuple):
-    """A request that has been found valid."""
-
-    workflow: Workflow
-    request: DecisionRequest
-    key: AccountKey
-    decision_id: str
-    context: Mapping[str, Any]
-    clipped: tuple[str, ...]
-    started: float
-    """When it was asked, by the clock of `time.perf_counter`."""
-    catch_ups: int = 0
-    """How often it has been made from a memory that was behind."""
-    memory: StoredMemory | None = None
-    """The memory to decide from, when it is at hand; else the stored one."""
-    unreadable: str | None = None
-    """Why there is no memory to decide from: the fallback's reason."""
-    asking: Asking | None = None
-    """The request it came with."""
-
-
-class _Choices(NamedTuple):
-    """What is to be drawn from for B decisions of one workflow."""
-
-    probabilities: NDArray[np.float64]
-    """`[B, K]` over the actions."""
-    reasons: list[str]
-    """Why these are the ones."""
-
-
-_Together = tuple[str, str, str | None]
-"""What decisions made together share: workflow, policy, and whose place that policy keeps."""
-
-_Memory = StoredMemory | MemoryUnavailableError | None
-_ToInfer = tuple[int, StoredMemory, float]
-"""Which of the requests, its memory, and the seconds that are left."""
-_Outcome = Committed | Behind | Exception
 
 
 class Decider:
@@ -145,7 +81,7 @@ class Decider:
         self._deadline = deadline_seconds
         self._awareness = Awareness()
         self._networks = Networks(metrics)
-        self._batchers: defaultdict[_Together, Batcher[_Asked, Committed | Behind]]
+        self._batchers: defaultdict[_Together, Batcher[Asked, Committed | Behind]]
         self._batchers = defaultdict(lambda: Batcher(self._make, LARGEST_BATCH, at_once=AT_ONCE))
 
     async def decide(self, workflow: Workflow, request: DecisionRequest) -> Decision:
@@ -157,7 +93,7 @@ class Decider:
         if asking is not None:
             asking.workflow, asking.decision_id = workflow.name, request.decision_id
         try:
-            asked = self._placed(_check(workflow, request, time.perf_counter()))
+            asked = self._placed(check(workflow, request, time.perf_counter()))
             if asking is not None:
                 asking.decision_id = asked.decision_id
         except (ContextError, ActionsError) as error:
@@ -184,10 +120,10 @@ class Decider:
         call of the network and recorded in one piece."""
         started = time.perf_counter()
         results: dict[int, Decision | Exception] = {}
-        valid: list[tuple[int, _Asked]] = []
+        valid: list[tuple[int, Asked]] = []
         for i, request in enumerate(requests):
             try:
-                valid.append((i, self._placed(_check(workflow, request, started))))
+                valid.append((i, self._placed(check(workflow, request, started))))
             except (ContextError, ActionsError) as error:
                 answered = await _settled(self._answered(workflow, request))
                 if answered is None:
@@ -217,18 +153,18 @@ class Decider:
         if request.decision_id is None:
             return None
         stored = await self._ledger.decision(request.tenant, request.decision_id)
-        if stored is not None and stored.request_sha256 != _digest(workflow, request):
+        if stored is not None and stored.request_sha256 != digest(workflow, request):
             raise BodyConflictError("decision_id", request.decision_id)
         return stored
 
-    def _ask(self, asked: _Asked) -> asyncio.Future[Committed | Behind]:
+    def _ask(self, asked: Asked) -> asyncio.Future[Committed | Behind]:
         """What becomes of it when it is made together with what others ask for now."""
         try:
             return self._batchers[_together(asked)].ask(asked)
         except BacklogFullError as error:
             raise LedgerUnavailableError("too many decisions are waiting") from error
 
-    async def _catch_up(self, asked: _Asked, outcome: Committed | Behind) -> Decision:
+    async def _catch_up(self, asked: Asked, outcome: Committed | Behind) -> Decision:
         """The decision made again from the memory at the head that it was found behind."""
         while isinstance(outcome, Behind):
             self._metrics.memory_conflicts.labels(asked.workflow.name).inc()
@@ -236,7 +172,7 @@ class Decider:
             outcome = await self._ask(asked)
         return outcome.decision
 
-    async def _remembered(self, asked: _Asked, head: Head) -> _Asked:
+    async def _remembered(self, asked: Asked, head: Head) -> Asked:
         """The same question with the memory at `head` or above, or with why there is none."""
         again = asked._replace(catch_ups=asked.catch_ups + 1, memory=None)
         try:
@@ -259,7 +195,7 @@ class Decider:
             return again._replace(unreadable="memory_unreadable")
         return again._replace(workflow=served, memory=memory)
 
-    def _placed(self, asked: _Asked) -> _Asked:
+    def _placed(self, asked: Asked) -> Asked:
         """The same question put to whatever serves this account, as rollouts and switches say."""
         if self._traffic.is_plain:
             return asked
@@ -267,7 +203,7 @@ class Decider:
         place = self._traffic.place(asked.workflow, key.tenant, key.account_id, context)
         return asked._replace(workflow=place[0], unreadable=place[1])
 
-    async def _make_each(self, asked: list[_Asked]) -> list[_Outcome]:
+    async def _make_each(self, asked: list[Asked]) -> list[_Outcome]:
         """`_make` for requests that more than one policy may have to serve."""
         groups: defaultdict[_Together, list[int]] = defaultdict(list)
         for i, one in enumerate(asked):
@@ -280,7 +216,7 @@ class Decider:
             outcomes |= zip(some, of_group, strict=True)
         return [outcomes[i] for i in range(len(asked))]
 
-    async def _make(self, asked: list[_Asked]) -> list[_Outcome]:
+    async def _make(self, asked: list[Asked]) -> list[_Outcome]:
         """What becomes of valid requests of one workflow."""
         TOGETHER.set(asked)
         steps = Steps()
@@ -291,7 +227,7 @@ class Decider:
             if self._tracing is not None:
                 self._tracing.record(steps, asked)
 
-    async def _make_by(self, asked: list[_Asked], steps: Steps) -> list[_Outcome]:
+    async def _make_by(self, asked: list[Asked], steps: Steps) -> list[_Outcome]:
         """The same, in the five steps."""
         if self._holds:
             asked = [self._held(one) for one in asked]
@@ -299,7 +235,7 @@ class Decider:
         steps.done("guard")
         memories = await self._read(asked)
         steps.done("memory")
-        choices = await self._infer(asked, allowed, memories)
+        choices = await infer(self._networks, asked, allowed, memories, self._left, self._deadline)
         decisions = self._sample(asked, allowed, memories, choices)
         steps.done("infer")
         reach("decide.drawn")
@@ -309,7 +245,7 @@ class Decider:
         self._count(asked, outcomes)
         return outcomes
 
-    def _held(self, one: _Asked) -> _Asked:
+    def _held(self, one: Asked) -> Asked:
         """The question, to be answered by the fallback where an alarm says so."""
         workflow = one.workflow
         if one.unreadable is None and self._holds.hold(
@@ -318,7 +254,7 @@ class Decider:
             return one._replace(memory=None, unreadable="alarm")
         return one
 
-    def _guard(self, asked: list[_Asked]) -> list[Allowed]:
+    def _guard(self, asked: list[Asked]) -> list[Allowed]:
         """What the guardrails leave of each request, as far as no account's past is asked."""
         started = time.perf_counter()
         workflow = asked[0].workflow
@@ -328,20 +264,20 @@ class Decider:
         self._metrics.guardrail_seconds.labels(workflow.name).inc(spent)
         return allowed
 
-    def _left(self, asked: _Asked) -> float:
+    def _left(self, asked: Asked) -> float:
         """Seconds until the fallback has to decide."""
         return max(self._deadline - (time.perf_counter() - asked.started), 0.0)
 
-    async def _read(self, asked: list[_Asked]) -> list[_Memory]:
+    async def _read(self, asked: list[Asked]) -> list[Memory]:
         """The memories at hand or stored; None where the fallback decides without one.
 
         Where nothing is stored, it is most often because nothing has happened yet: the decision is
         made from the memory at an account's first head, and if that is not its head, the commit
         finds out, as it does with a stored memory that is behind.
         """
-        memories: list[_Memory] = [one.memory for one in asked]
+        memories: list[Memory] = [one.memory for one in asked]
         unread = [i for i, one in enumerate(asked) if one.memory is None and one.unreadable is None]
-        found: Sequence[_Memory]
+        found: Sequence[Memory]
         try:
             found = await self._recall.stored([(asked[i].workflow, asked[i].key) for i in unread])
         except MemoryUnavailableError as error:
@@ -353,56 +289,12 @@ class Decider:
             memories[i] = unknown if memory is None else memory
         return memories
 
-    async def _infer(
-        self, asked: list[_Asked], allowed: list[Allowed], memories: list[_Memory]
-    ) -> _Choices:
-        """The policy's distributions, by one call of its network; the fallback's where there is no
-        memory or no time, and one action where the limits left nothing."""
-        masks = np.array([one.mask for one in allowed])
-        probabilities = np.zeros(masks.shape)
-        reasons = ["policy"] * len(asked)
-        fresh: list[_ToInfer] = []
-        spent: list[_ToInfer] = []
-        for i, (one, memory) in enumerate(zip(asked, memories, strict=True)):
-            if not isinstance(memory, StoredMemory):
-                reasons[i] = one.unreadable or "memory_unavailable"
-            elif allowed[i].exhausted:
-                reasons[i] = "safe_action"
-                probabilities[i, np.argmax(masks[i])] = 1.0
-            elif not (left := self._left(one)):
-                reasons[i] = DEADLINE
-            else:
-                (fresh if left >= self._deadline / 2 else spent).append((i, memory, left))
-        # Who has waited long has a call of its own, which ends nobody else's and says nothing of
-        # the network.
-        for group in (fresh, spent):
-            for start in range(0, len(group), LARGEST_BATCH):
-                if start:
-                    await asyncio.sleep(0)  # others' turn
-                part = group[start : start + LARGEST_BATCH]
-                rows = [i for i, _, _ in part]
-                probabilities[rows], unsound = await self._networks.distributions(
-                    asked[0].workflow,
-                    [memory for _, memory, _ in part],
-                    [asked[i].context for i in rows],
-                    masks[rows],
-                    min(left for _, _, left in part),
-                    is_ample=group is fresh,
-                )
-                for i, why in zip(rows, unsound, strict=True):
-                    reasons[i] = why or "policy"
-        for i, one in enumerate(asked):
-            if reasons[i] not in ("policy", "safe_action"):
-                row = one.workflow.fallback.choose(one.context, masks[i])
-                probabilities[i] = point_mass(row, masks.shape[1])
-        return _Choices(probabilities, reasons)
-
     def _sample(
         self,
-        asked: list[_Asked],
+        asked: list[Asked],
         allowed: list[Allowed],
-        memories: list[_Memory],
-        choices: _Choices,
+        memories: list[Memory],
+        choices: Choices,
     ) -> list[DecisionWrite]:
         """The decisions that the draws pick, with all that the ledger keeps of them."""
         workflow, now = asked[0].workflow, self._clock()
@@ -432,7 +324,7 @@ class Decider:
                 reason=choices.reasons[i],
                 limits=list(allowed[i].limits),
                 head=head,
-                request_sha256=_digest(workflow, one.request),
+                request_sha256=digest(workflow, one.request),
                 created_at_us=now,
                 expires_at_us=expires,
                 mode=one.request.mode,
@@ -452,7 +344,7 @@ class Decider:
             writes.append(DecisionWrite(decision, current, has_default, ration))
         return writes
 
-    def _count(self, asked: list[_Asked], outcomes: Sequence[_Outcome]) -> None:
+    def _count(self, asked: list[Asked], outcomes: Sequence[_Outcome]) -> None:
         """Tells the metrics of every decision that was not there before."""
         workflow, now = asked[0].workflow, time.perf_counter()
         name, policy = workflow.name, workflow.policy_name
@@ -480,24 +372,7 @@ class Decider:
                 self._metrics.fallbacks.labels(name, reason).inc(count)
 
 
-def _check(workflow: Workflow, request: DecisionRequest, started: float) -> _Asked:
-    """The request as a valid one. Raises ContextError and ActionsError."""
-    context, clipped = check_context(workflow.spec, request.context)
-    if request.actions is not None:
-        _refuse_unknown_actions(workflow, request.actions)
-    return _Asked(
-        workflow,
-        request,
-        AccountKey(request.tenant, workflow.name, request.account_id),
-        request.decision_id or secrets.token_hex(16),
-        context,
-        clipped,
-        started,
-        asking=ASKING.get(),
-    )
-
-
-def _together(asked: _Asked) -> _Together:
+def _together(asked: Asked) -> _Together:
     workflow = asked.workflow
     return workflow.name, workflow.policy_name, workflow.not_ready_for
 
@@ -514,25 +389,3 @@ async def _settled(work: Awaitable[R]) -> R | Exception:
         return await work
     except Exception as error:
         return error
-
-
-def _refuse_unknown_actions(workflow: Workflow, actions: list[str]) -> None:
-    ids = workflow.spec.action_ids
-    unknown = [action for action in actions if action not in ids]
-    if unknown:
-        raise ActionsError(f"expected some of {list(ids)}, got {unknown[0]!r}")
-    if not actions or len(set(actions)) != len(actions):
-        raise ActionsError(f"expected at least one of {list(ids)}, each once")
-
-
-def _digest(workflow: Workflow, request: DecisionRequest) -> str:
-    """What makes two requests of one decision id the same."""
-    body = [
-        workflow.name,
-        request.account_id,
-        request.episode_id,
-        request.actions,
-        sorted(request.context.items()),
-        *(("defer",) if request.mode == "defer" else ()),
-    ]
-    return hashlib.sha256(json.dumps(body).encode()).hexdigest()

@@ -20,7 +20,7 @@ from service.api.problems import documented
 from service.api.routes import Running, served_workflow
 from service.api.schemas import ID, DecisionAnswer
 from service.api.strict import StrictRoute
-from service.decide import DecisionRequest
+from service.asked import DecisionRequest
 
 MEDIA_TYPE = "application/octet-stream"
 

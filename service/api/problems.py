@@ -23,7 +23,7 @@ from contract.encode import ContextError
 from service.access.roles import ForbiddenError
 from service.api.schemas import PATTERNS
 from service.api.strict import MalformedError
-from service.decide import ActionsError
+from service.asked import ActionsError
 from service.learn import FeedbackError
 from service.ledger.records import (
     AccountUnknownError,

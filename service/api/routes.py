@@ -27,9 +27,9 @@ from service.api.schemas import (
     WorkflowRecord,
 )
 from service.api.strict import StrictRoute
+from service.asked import DecisionRequest
 from service.catalog import Workflow
 from service.clock import to_moment, to_moment_or_none, to_us
-from service.decide import DecisionRequest
 from service.learn import FeedbackRequest
 from service.ledger.records import Account, AccountKey, DecisionUnknownError, ErasedError
 from service.ledger.scan import Scope, count_decisions

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.decide import DecisionRequest
+from service.asked import DecisionRequest
 from service.learn import FeedbackRequest
 from service.ledger.records import AccountKey, AccountUnknownError, Decision, Head
 from service.ledger.settle import Recorded

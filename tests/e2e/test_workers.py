@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 
 from guardrails.streams import BATCH
-from service.decide import DecisionRequest
+from service.asked import DecisionRequest
 from service.learn import FeedbackRequest
 from service.ledger.alarms import list_alarms, read_streams
 from service.ledger.leases import read_jobs

@@ -13,7 +13,7 @@ from contract.bundle import sha256_of
 from contract.memory_reference import FILE, MemoryReference, save_reference
 from contract.policy import Memory
 from contract.spec import parse_workflow
-from service.decide import DecisionRequest
+from service.asked import DecisionRequest
 from service.holds import Holds
 from service.learn import FeedbackRequest
 from service.ledger.alarms import Alarm, read_marks, read_streams

@@ -15,8 +15,8 @@ import pytest
 from contract.spec import parse_workflow
 from guardrails.breaker import Fuse
 from service import networks
+from service.asked import DecisionRequest
 from service.catalog import Workflow
-from service.decide import DecisionRequest
 from service.ledger.records import Decision
 from service.settings import Settings
 from tests.bundles import DECIDE, write_counting_bundle
