@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from training.policies.vision import Vision, VisionSizes
-from training.rollout import play
+from training.spread import play
 from training.tasks.mazes.layouts import layouts
 from training.tasks.mazes.trials import MazeTrials
 from training.tasks.mazes.workers import Engines
@@ -65,7 +65,6 @@ def bench_mazes(engines: int, workers: int, rounds: int, steps: int, seed: int =
             running.walk_at_random(steps, in_turns=True)
             turned = time.perf_counter()
             task = MazeTrials(world, rng, episodes=1_000_000, steps=steps)
-            task.reset()
             ready = time.perf_counter()
             play(policy, task, rng)
             ended = time.perf_counter()

@@ -19,7 +19,7 @@ from contract.draw import sample
 from contract.encode import encode_reward, horizon_left
 from training.policies.network import Network
 from training.record import Record
-from training.tasks.task import TOLD, Informed, Masked, Situated, Task
+from training.tasks.task import TOLD, Informed, Masked, Recounting, Situated, Task
 
 
 @runtime_checkable
@@ -39,20 +39,36 @@ class Believing(Protocol):
         ...
 
 
-@runtime_checkable
-class Looking(Protocol):
-    """A network whose two functions begin alike, with what costs most: one look serves both."""
+class Looks(Protocol):
+    """A network's two functions, which begin alike, with what costs most: one look serves both."""
 
     def look(self, shared: Tensor, context: Tensor) -> Tensor:
         """What both begin with, `[B, H]`."""
         ...
 
-    def decide_from(self, hidden: Tensor, action_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The rest of `decide`."""
+    def decide_from(self, hidden: Tensor, action_mask: Tensor) -> Tensor:
+        """The rest of `decide`, but for the value: probabilities `[B, K]`."""
         ...
 
     def learn_from(self, hidden: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
         """The rest of `learn`: the new `shared`."""
+        ...
+
+
+@runtime_checkable
+class Looking(Protocol):
+    """A network that can be asked so."""
+
+    def ready(self) -> Looks:
+        """With the weights as they are now."""
+        ...
+
+
+class Draws(Protocol):
+    """Where a rollout's random numbers come from: a generator, or what one dealt before."""
+
+    def random(self, size: int, /) -> NDArray[np.float64]:
+        """Uniform in [0, 1)."""
         ...
 
 
@@ -93,7 +109,7 @@ class Played:
 def play(
     network: Network,
     task: Task,
-    rng: np.random.Generator,
+    rng: Draws,
     greedy: bool = False,
     random: bool = False,
     beliefs: bool = True,
@@ -119,13 +135,14 @@ def play(
     shown: list[Tensor] = []
     ends: list[Tensor] = []
     rewards, expected, best, by_chance = [], [], [], []
-    informed = task if isinstance(task, Informed) else None
+    recounting = task if isinstance(task, Recounting) else None
+    informed = task if isinstance(task, Informed) and not recounting else None
     told: list[Tensor] = []
     lost = []
     costs, expected_cost = [], []
     learned = 0
     at_once = np.array_equal(known, np.arange(T))
-    looking = network if isinstance(network, Looking) and at_once else None
+    looking = network.ready() if isinstance(network, Looking) and at_once else None
     hidden = None
     for t in range(T):
         while learned < known[t]:
@@ -152,7 +169,7 @@ def play(
             cost = _costs(situated.means, allowed)
         if looking:
             hidden = looking.look(shared, contexts[t])
-            probabilities, _ = looking.decide_from(hidden, mask)
+            probabilities = looking.decide_from(hidden, mask)
         else:
             probabilities, _ = network.decide(shared, rows, contexts[t], mask, horizon[t], features)
         if random:
@@ -170,15 +187,21 @@ def play(
         elif informed:
             told.append(torch.as_tensor(informed.told()))
             lost.append(informed.lost(action))
-        expected.append(task.expected(action))
-        floor, ceiling = task.bounds()
-        by_chance.append(floor)
-        best.append(ceiling)
+        if not recounting:
+            expected.append(task.expected(action))
+            floor, ceiling = task.bounds()
+            by_chance.append(floor)
+            best.append(ceiling)
         context, reward, terminated, truncated, _ = task.step(action)
         actions.append(torch.as_tensor(action))
         rewards.append(reward)
         shown.append(torch.as_tensor(task.shown(reward)))
         ends.append(torch.as_tensor((terminated | truncated).astype(np.float32)))
+    if recounting:
+        recount = recounting.recount(torch.stack(actions).numpy())
+        told, lost = list(torch.as_tensor(recount.told)), list(recount.lost)
+        expected, best = list(recount.expected), list(recount.best)
+        by_chance = list(recount.random)
     record = Record(
         action=torch.stack(actions),
         reward=torch.stack(shown),

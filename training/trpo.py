@@ -20,7 +20,8 @@ from training.descent import TrainingDivergedError, descend
 from training.hyperparameters import Hyperparameters
 from training.policies.network import Critic, Network
 from training.record import Record
-from training.rollout import Believing, Played, play
+from training.rollout import Believing, Played
+from training.spread import play
 from training.trust_region import FisherProduct, flatten, natural_step, unflatten
 
 

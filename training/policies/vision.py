@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.policies.cells import step
+from training.policies.glance import Glance
 from training.record import Record
 from training.trust_region import Differentiated, Linearised
 
@@ -61,7 +62,7 @@ class VisionSizes:
 
 
 class Eyes(nn.Module):
-    """Pictures `[N, C]` in [−1, 1] to what the memory is told of them, `[N, glimpse]`."""
+    """Pictures `[N, C]`, in [−1, 1] or bytes, to what a memory is told of them, `[N, glimpse]`."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -70,11 +71,15 @@ class Eyes(nn.Module):
         self.second = nn.Conv2d(_FILTERS, _FILTERS, _KERNEL, _STRIDE)
         left = [(side - _KERNEL) // _STRIDE + 1 for side in self.shape[:2]]
         left = [(side - _KERNEL) // _STRIDE + 1 for side in left]
+        self.left = tuple(left)
+        """Height and width after both convolutions."""
         self.dense = nn.Linear(left[0] * left[1] * _FILTERS, sizes.dense)
         self.told = nn.Linear(sizes.dense, sizes.glimpse)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """`[N, glimpse]`."""
+        if pictures.dtype == torch.uint8:
+            pictures = pictures.float().mul_(2 / 255).sub_(1)
         seen = pictures.reshape(-1, *self.shape).permute(0, 3, 1, 2)
         seen = torch.relu(self.first(seen))
         seen = torch.relu(self.second(seen))
@@ -136,6 +141,10 @@ class Vision(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The memory with one interaction folded in."""
         return self.learn_from(self.look(shared, context), action, reward, done), rows
+
+    def ready(self) -> Glance:
+        """The same two functions for many steps with the weights as they are now."""
+        return Glance(self, _STRIDE, _WIDEST)
 
     def look(self, shared: Tensor, context: Tensor) -> Tensor:
         """h' `[B, H]` from a packed memory and a picture: both functions begin with it."""

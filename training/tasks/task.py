@@ -6,7 +6,9 @@ ask for nothing beyond this, so a new family needs no change there.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from contract.encode import Float32
 
 Array = NDArray[Any]
+R = TypeVar("R")
 
 
 class Task(Protocol):
@@ -80,6 +83,46 @@ class Informed(Task, Protocol):
 
     def told(self) -> Float32:
         """What a critic is told before the next choice, `[B, P]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recount:
+    """What an informed task says of T steps of B trials, in the words of its methods."""
+
+    expected: NDArray[np.float64]
+    """`[T, B]`."""
+    random: NDArray[np.float64]
+    """The lower of the bounds, `[T, B]`."""
+    best: NDArray[np.float64]
+    """The higher, `[T, B]`."""
+    lost: NDArray[np.float64]
+    """`[T, B]`."""
+    told: Float32
+    """`[T, B, P]`."""
+
+
+@runtime_checkable
+class Recounting(Informed, Protocol):
+    """A task that says all it knows after the last step, cheaper than step by step."""
+
+    def recount(self, actions: Array) -> Recount:
+        """Of every step since `reset`, whose actions were these, `[T, B]`."""
+        ...
+
+
+@runtime_checkable
+class Spread(Task, Protocol):
+    """A task whose trials live in other processes, which can play their own."""
+
+    @property
+    def parts(self) -> Sequence[slice]:
+        """Which trials each of them has; empty where there is none."""
+        ...
+
+    def spread(self, jobs: Sequence[Callable[[Any], R]]) -> list[R]:
+        """New trials: has each process do its job with a task of its own part, all at once. Jobs
+        and what comes of them are pickled; a process that dies begins its job again."""
         ...
 
 

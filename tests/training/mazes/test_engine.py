@@ -114,7 +114,8 @@ def test_trials_speak_gymnasium_s_words_and_pay_what_the_paper_pays(running: Eng
         EngineWorld(MAZES, running), np.random.default_rng(1), episodes=2, steps=12, episode_steps=5
     )
     context, info = task.reset()
-    assert context.shape == (3, 3_600) and context.min() >= -1.0 and context.max() <= 1.0
+    assert context.shape == (3, 3_600) and context.dtype == np.uint8
+    np.testing.assert_array_equal(context, running.pictures.reshape(3, -1))
     assert set(info["mazes"]) <= set(range(6))
     rewards, truncated = [], []
     for step in range(12):
@@ -128,7 +129,7 @@ def test_trials_speak_gymnasium_s_words_and_pay_what_the_paper_pays(running: Eng
     np.testing.assert_array_equal(rewards[10:], 0.0)
     np.testing.assert_array_equal(np.flatnonzero(np.array(truncated)[:, 0]), [4, 9])
     assert info["trial_over"]
-    np.testing.assert_array_equal(context, 0.0)
+    np.testing.assert_array_equal(context, 0)
     with pytest.raises(RuntimeError, match="call reset"):
         task.step(np.full(3, LEFT))
 

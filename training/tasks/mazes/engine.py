@@ -22,6 +22,10 @@ PIXELS = HEIGHT * WIDTH * CHANNELS
 POSE = 5
 """x, y, angle in degrees, and velocity in x and y: map units, and map units a tic."""
 _SHRINK = 4
+_SUM_OF_FOUR = np.uint64(0x0001_0001_0001_0001)
+"""Times a word of four 16-bit numbers: the highest of them is then their sum."""
+_HALF, _SIXTEENTH = np.uint64(8 << 48), np.uint64(52)
+"""To be added before that sum is divided by 16, and the shift that takes it out, divided."""
 _STARTS_AT = 14
 """The tic an episode starts at: before it, a player who has just appeared does not obey yet."""
 SHARED_BYTES = 1_000_000
@@ -97,7 +101,7 @@ class Engine:
         game.set_doom_config_path(str(scratch / "engine.ini"))
         game.set_doom_map(map_name(0))
         game.set_screen_resolution(vzd.ScreenResolution.RES_160X120)
-        game.set_screen_format(vzd.ScreenFormat.RGB24)
+        game.set_screen_format(vzd.ScreenFormat.CRCGCB)
         for name in ("hud", "crosshair", "weapon", "decals", "particles", "messages"):
             getattr(game, f"set_render_{name}")(False)
         game.set_render_effects_sprites(False)
@@ -126,9 +130,11 @@ class Engine:
             raise EngineError(f"ViZDoom did not start: {error}") from error
 
     def load(self, number: int) -> None:
-        """An episode from the start of maze `number` of the WAD."""
-        self._game.set_doom_map(map_name(number))
-        self.restart()
+        """An episode from the start of maze `number` of the WAD, which setting the map begins."""
+        try:
+            self._game.set_doom_map(map_name(number))
+        except self._dead as error:
+            raise EngineError(f"ViZDoom stopped: {error}") from error
 
     def restart(self) -> None:
         """An episode from the start of the same maze. Raises EngineError when the engine died."""
@@ -147,22 +153,29 @@ class Engine:
 
     def show(self, picture: NDArray[np.uint8], pose: NDArray[np.float64]) -> None:
         """Puts what the player sees into `picture` `[30, 40, 3]`, where it is into `pose`."""
-        from PIL import Image
-
         state = self._game.get_state()
         if state is None:
             raise EngineError("ViZDoom has no picture: the episode is over")
-        picture[:] = np.asarray(Image.fromarray(state.screen_buffer).reduce(_SHRINK))
+        make_small(state.screen_buffer, picture)
         pose[:] = state.game_variables
-
-    def screen(self) -> NDArray[np.uint8]:
-        """What the player sees before it is made small, uint8 `[120, 160, 3]`."""
-        state = self._game.get_state()
-        if state is None:
-            raise EngineError("ViZDoom has no picture: the episode is over")
-        screen: NDArray[np.uint8] = state.screen_buffer
-        return screen
 
     def close(self) -> None:
         """Ends the engine's process."""
         self._game.close()
+
+
+def make_small(screen: NDArray[np.uint8], picture: NDArray[np.uint8]) -> None:
+    """Puts a screen `[3, 120, 160]` into `picture` `[30, 40, 3]`: means of 4×4, halves rounded up.
+
+    Rows are added as 16-bit numbers, then four of these at once by one product: half the time of a
+    library that makes pictures of any size smaller, and the same bytes.
+    """
+    rows = screen.reshape(CHANNELS * HEIGHT, _SHRINK, _SHRINK * WIDTH)
+    sums = np.add(rows[:, 0], rows[:, 1], dtype=np.uint16)
+    sums += rows[:, 2]
+    sums += rows[:, 3]
+    words = sums.view(np.uint64)
+    words *= _SUM_OF_FOUR
+    words += _HALF
+    words >>= _SIXTEENTH
+    picture[:] = words.reshape(CHANNELS, HEIGHT, WIDTH).transpose(1, 2, 0)

@@ -80,12 +80,13 @@ class Ground:
         """What everybody sees."""
         return look(at.x, at.y, at.angle, self.solid, self.target)
 
-    def touching(self, at: Walkers) -> Bools:
-        """Who is at the target."""
+    def touching(self, at: Walkers, rows: Ints | None = None) -> Bools:
+        """Who is at the target: everybody, or players in these mazes."""
+        target = self.target if rows is None else self.target[rows]
         found = np.zeros(len(at.x), bool)
         for dx, dy in ((_REACH, 0), (-_REACH, 0), (0, _REACH), (0, -_REACH)):
             i, j = (at.x + dx) // CELL, (at.y + dy) // CELL
-            found |= (i == self.target[:, 0]) & (j == self.target[:, 1])
+            found |= (i == target[:, 0]) & (j == target[:, 1])
         return found
 
     def in_start_frame(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:

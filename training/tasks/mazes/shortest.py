@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from training.tasks.mazes.explorer import place_of_rest
 from training.tasks.mazes.ground import Floats, Ground, Ints
+from training.tasks.mazes.hindsight import true_steps_to_go
 from training.tasks.mazes.layouts import HEADINGS, Layout
-from training.tasks.mazes.trials import true_steps_to_go
 from training.tasks.mazes.wad import CELL
 from training.tasks.mazes.walking import ACTIONS, Walkers, walk
 

@@ -7,6 +7,7 @@ engine. Used by the search for the shortest path and by lessons that need no pic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,16 @@ class Walkers:
     vy: Floats
     held: NDArray[np.int64]
     """Tics for which a turn has been held."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Walkers]) -> Walkers:
+        """All these players, one part after the other."""
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("x", "y", "angle", "vx", "vy", "held")
+            )
+        )
 
     def take(self, rows: NDArray[np.int64]) -> Walkers:
         """The players at these indices."""

@@ -1,23 +1,24 @@
 """Engines in worker processes, whose pictures lie in shared memory. It knows nothing of trials.
 
 An engine that dies, or a whole worker, is started again and its episode replayed: the engine is
-deterministic, so who looks on sees a pause and nothing else.
+deterministic, so who looks on sees a pause and nothing else. A worker either steps its engines as
+it is asked to, or is given a job and does with them what the job says; a job that a worker died of
+is begun again.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from multiprocessing import shared_memory
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,15 @@ from training.tasks.mazes.engine import (
     HEIGHT,
     POSE,
     WIDTH,
-    Engine,
     EngineError,
     check_wad,
     refuse_little_shared_memory,
     refuse_missing_engine,
 )
+from training.tasks.mazes.seats import Place, Seats
+from training.tasks.mazes.worker import GOING_ON, Done, Raised, serve, views
+
+R = TypeVar("R")
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_SECONDS = 60.0
@@ -40,18 +44,8 @@ _PATIENCE_SECONDS = 60.0
 _GLANCE_SECONDS = 0.2
 """How often a worker that has not answered is looked at. Its pipe alone does not tell: the engines
 of a killed worker hold it open."""
-_BLIND = {"random", "blind"}
-"""What is asked of engines alone: no picture is taken."""
 _ATTEMPTS = 3
 """Starts of a worker in a row, without a step in between, before it is given up."""
-
-
-@dataclass
-class _Place:
-    """What one engine is doing, so that another could do it again."""
-
-    maze: int = 0
-    actions: list[int] = field(default_factory=list)
 
 
 class Engines:
@@ -70,12 +64,13 @@ class Engines:
         picture = HEIGHT * WIDTH * CHANNELS
         pose = POSE * 8
         self._memory = shared_memory.SharedMemory(create=True, size=count * (picture + pose + 8))
-        self.pictures, self.poses, self._ended = _views(self._memory, count)
+        self.pictures, self.poses, self._ended = views(self._memory, count)
         self._rows = np.array_split(np.arange(count), workers)
-        self._places = [_Place() for _ in range(count)]
+        self._places = [Place() for _ in range(count)]
         self._processes: list[Any] = [None] * workers
         self._pipes: list[Connection | None] = [None] * workers
         self._failures = [0] * workers
+        self._causes = [""] * workers
         self._engines: list[list[int]] = [[] for _ in range(workers)]
         try:
             for worker in range(workers):
@@ -95,7 +90,7 @@ class Engines:
         for engine, maze in zip(engines, mazes, strict=True):
             if not 0 <= maze < self.mazes:
                 raise EngineError(f"maze: expected 0 to {self.mazes - 1} of the WAD, got {maze}")
-            self._places[engine] = _Place(int(maze))
+            self._places[engine] = Place(int(maze))
         self._ask({int(engine): ("load", self._places[engine].maze) for engine in engines})
 
     def restart(self, engines: Sequence[int]) -> None:
@@ -115,6 +110,40 @@ class Engines:
         self._ask({int(e): ("act", int(a)) for e, a in zip(engines, actions, strict=True)})
         ended: NDArray[np.bool_] = self._ended[list(engines)] > 0
         return ended
+
+    @property
+    def parts(self) -> list[slice]:
+        """Which engines each worker has."""
+        return [slice(int(rows[0]), int(rows[-1]) + 1) for rows in self._rows]
+
+    def have(self, jobs: Sequence[Callable[[Seats], R]]) -> list[R]:
+        """Has every worker do its job with its own engines, all at once; returns what came of them.
+
+        A job is pickled. It must load its mazes itself, and do the same when it is begun again.
+        Raises EngineError for a worker that died of it some times in a row, RuntimeError where the
+        job itself raised.
+        """
+        pickled = [pickle.dumps(job) for job in jobs]
+        for worker, job in enumerate(pickled):
+            self._send(worker, job)
+        came = [self._outcome(worker, job) for worker, job in enumerate(pickled)]
+        for worker, one in enumerate(came):
+            if isinstance(one, Raised):
+                raise RuntimeError(f"worker {worker}: {one.trace}")
+        return came
+
+    def _outcome(self, worker: int, job: bytes) -> Any:
+        """What came of a job, begun again where its worker died."""
+        for _ in range(_ATTEMPTS):
+            answer = self._await(worker)
+            if isinstance(answer, Raised):
+                return answer
+            if isinstance(answer, Done):
+                for row, place in zip(self._rows[worker], answer.places, strict=True):
+                    self._places[row] = place
+                return answer.came
+            self._send(worker, job)
+        raise EngineError(_given_up(worker, self._causes[worker]))
 
     def walk_at_random(self, steps: int, in_turns: bool = False) -> None:
         """Every engine for so many steps, no picture taken: how fast engines are.
@@ -161,15 +190,19 @@ class Engines:
             mine = [(int(row), *wanted[int(row)]) for row in rows if int(row) in wanted]
             if mine:
                 asked.append(worker)
-                with suppress(OSError):
-                    pipe = self._pipes[worker]
-                    assert pipe is not None
-                    pipe.send(mine)
+                self._send(worker, mine)
         for worker in asked:
             self._await(worker)
 
-    def _await(self, worker: int) -> None:
-        """Waits for a worker's answer. One that died is started again, its episodes replayed."""
+    def _send(self, worker: int, what: Any) -> None:
+        """Asks a worker for something. That it is dead is noticed by whoever awaits it."""
+        pipe = self._pipes[worker]
+        assert pipe is not None
+        with suppress(OSError):
+            pipe.send(what)
+
+    def _await(self, worker: int) -> Any:
+        """A worker's answer. One that died is started again, its episodes replayed: then None."""
         pipe, process = self._pipes[worker], self._processes[worker]
         assert pipe is not None
         patience = time.monotonic() + _PATIENCE_SECONDS
@@ -178,11 +211,14 @@ class Engines:
             while time.monotonic() < patience:
                 alive = process.is_alive()
                 if pipe.poll(_GLANCE_SECONDS if alive else 0.0):
-                    failed = pipe.recv()
-                    if failed is None:
+                    answer = pipe.recv()
+                    if answer == GOING_ON:
+                        patience = time.monotonic() + _PATIENCE_SECONDS
+                        continue
+                    if not isinstance(answer, str):
                         self._failures[worker] = 0
-                        return
-                    cause = str(failed)
+                        return answer
+                    cause = answer
                     break
                 if not alive:
                     cause = "its process ended"
@@ -190,13 +226,13 @@ class Engines:
         except (EOFError, OSError):
             cause = "its process ended"
         self._again(worker, cause)
+        return None
 
     def _again(self, worker: int, cause: str) -> None:
         self._failures[worker] += 1
+        self._causes[worker] = cause
         if self._failures[worker] > _ATTEMPTS:
-            raise EngineError(
-                f"worker {worker} failed {_ATTEMPTS} times in a row, the last time because {cause}"
-            )
+            raise EngineError(_given_up(worker, cause))
         process = self._processes[worker]
         if process is not None:
             process.kill()
@@ -211,8 +247,16 @@ class Engines:
         rows = [int(row) for row in self._rows[worker]]
         count = len(self._places)
         process = _CONTEXT.Process(
-            target=_serve,
-            args=(theirs, self._wad, rows, self._memory.name, count, self._seed),
+            target=serve,
+            args=(
+                theirs,
+                self._wad,
+                rows,
+                self._memory.name,
+                count,
+                self._seed,
+                _core(worker, len(self._rows)),
+            ),
             daemon=True,
             name=f"mazes-{worker}",
         )
@@ -231,15 +275,8 @@ class Engines:
         return [process.pid for process in self._processes if process is not None]
 
 
-def _views(memory: shared_memory.SharedMemory, count: int) -> tuple[Any, Any, Any]:
-    """Pictures, poses and ends of B engines, as arrays over the shared memory."""
-    size = HEIGHT * WIDTH * CHANNELS
-    shape = (count, HEIGHT, WIDTH, CHANNELS)
-    poses: Any = np.ndarray((count, POSE), np.float64, memory.buf)
-    ended: Any = np.ndarray((count,), np.int64, memory.buf, offset=count * POSE * 8)
-    pictures: Any = np.ndarray(shape, np.uint8, memory.buf, offset=count * (POSE + 1) * 8)
-    assert pictures.nbytes == count * size
-    return pictures, poses, ended
+def _given_up(worker: int, cause: str) -> str:
+    return f"worker {worker} failed {_ATTEMPTS} times in a row, the last time because {cause}"
 
 
 def _engines_of(worker: int) -> list[int]:
@@ -269,59 +306,13 @@ def _end_engines(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _serve(pipe: Connection, wad: Path, rows: list[int], name: str, count: int, seed: int) -> None:
-    """A worker: does what it is asked to with its engines until its pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    memory = shared_memory.SharedMemory(name=name)
-    pictures, poses, ended = _views(memory, count)
-    engines: dict[int, Engine] = {}
-    with tempfile.TemporaryDirectory(prefix="acclimate-mazes-") as scratch:
-        os.chdir(scratch)  # ViZDoom leaves a folder where it starts
-        try:
-            while (asked := pipe.recv()) is not None:
-                try:
-                    for row, what, argument in asked:
-                        if row not in engines:
-                            own = Path(scratch) / str(row)
-                            own.mkdir()
-                            engines[row] = Engine(wad, own, seed)
-                        over = _do(engines[row], what, argument)
-                        ended[row] = over
-                        if not over and what not in _BLIND:
-                            engines[row].show(pictures[row], poses[row])
-                except EngineError as error:
-                    pipe.send(str(error))
-                    return
-                pipe.send(None)
-        except (EOFError, OSError):
-            pass
-        finally:
-            for engine in engines.values():
-                with suppress(Exception):
-                    engine.close()
-            del pictures, poses, ended
-            memory.close()
+def _core(worker: int, workers: int) -> int | None:
+    """Which core a worker and its engines keep to, where there are workers for all of them.
 
-
-def _do(engine: Engine, what: str, argument: Any) -> bool:
-    """One thing asked of an engine. Returns whether the episode is over."""
-    if what == "act":
-        return engine.act(argument)
-    if what == "restart":
-        engine.restart()
-        return False
-    if what == "load":
-        engine.load(argument)
-        return False
-    if what in _BLIND:
-        drawn = np.random.default_rng(argument).integers(0, 3, argument)
-        for action in [argument] if what == "blind" else drawn:
-            if engine.act(int(action)):
-                engine.restart()
-        return False
-    maze, actions = argument
-    engine.load(maze)
-    over = False
-    for action in actions:
-        over = engine.act(action)
-    return over
+    A worker waits while its engine works, so two cores give such a pair nothing; handing a step
+    to another core and back costs more than the step where other processes want that core.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[worker % len(cores)] if workers >= len(cores) else None

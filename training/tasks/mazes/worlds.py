@@ -6,9 +6,9 @@ by itself: what a trial is, others say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ from contract.encode import Float32
 from training.tasks.mazes.engine import PIXELS
 from training.tasks.mazes.ground import SHIFT, Bools, Ground, Ints
 from training.tasks.mazes.layouts import Layout
+from training.tasks.mazes.seats import Seats
 from training.tasks.mazes.sight import features
 from training.tasks.mazes.walking import FORWARD, TICS, Walkers, standing, walk
 from training.tasks.mazes.workers import Engines
+
+R = TypeVar("R")
 
 
 class World(Protocol):
@@ -30,6 +33,11 @@ class World(Protocol):
     """Where they are, in the ground's map units."""
     mazes: Sequence[Layout]
     """The mazes there are, by number."""
+
+    @property
+    def parts(self) -> Sequence[slice]:
+        """Which players each process has that could play them by itself."""
+        ...
 
     def load(self, rows: Ints, numbers: Sequence[int]) -> None:
         """These players at the start of these mazes."""
@@ -43,13 +51,15 @@ class World(Protocol):
         """One action each; `rows`: of these players alone. Who touched the target `[n]`."""
         ...
 
-    def contexts(self) -> Float32:
-        """What a policy is told of what everybody sees now, `[B, C]`."""
+    def contexts(self) -> NDArray[Any]:
+        """What a policy is told of what everybody sees now, `[B, C]`; later acts leave it alone."""
         ...
 
 
 class ModelWorld:
     """Walks by `walking`: fast, and with rays in place of a picture."""
+
+    parts: Sequence[slice] = ()
 
     def __init__(
         self,
@@ -93,8 +103,15 @@ class ModelWorld:
 class EngineWorld:
     """Walks in ViZDoom. Use it in a `with`, or close its engines."""
 
-    def __init__(self, mazes: Sequence[Layout], engines: Engines) -> None:
+    def __init__(
+        self,
+        mazes: Sequence[Layout],
+        engines: Engines | Seats,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        """`numbers`: of these mazes in the WAD, where they are some of it alone."""
         self.mazes = mazes
+        self._numbers = range(len(mazes)) if numbers is None else numbers
         self.engines = engines
         trials = len(engines.poses)
         self.ground = Ground.room(trials, max(len(maze.open) for maze in mazes))
@@ -107,7 +124,7 @@ class EngineWorld:
         """See `World`."""
         for row, number in zip(rows, numbers, strict=True):
             self.ground.put(int(row), self.mazes[number])
-        self.engines.load([int(row) for row in rows], [int(one) for one in numbers])
+        self.engines.load([int(row) for row in rows], [self._numbers[one] for one in numbers])
         self._arrive(rows)
 
     def again(self, rows: Ints) -> None:
@@ -126,14 +143,24 @@ class EngineWorld:
         self._look(rows)
         return touched
 
+    @property
+    def parts(self) -> Sequence[slice]:
+        """See `World`."""
+        return self.engines.parts
+
+    def have(self, jobs: Sequence[Callable[[Seats], R]]) -> list[R]:
+        """Has every worker do its job; see `Engines.have`. Players are loaded anew after it."""
+        assert isinstance(self.engines, Engines)
+        return self.engines.have(jobs)
+
     def pictures(self) -> NDArray[np.uint8]:
         """What everybody sees now, uint8 `[B, 30, 40, 3]`, in memory that the next act changes."""
         pictures: NDArray[np.uint8] = self.engines.pictures
         return pictures
 
-    def contexts(self) -> Float32:
-        """Pictures, `[B, 3600]`; see `as_context`."""
-        return as_context(self.pictures())
+    def contexts(self) -> NDArray[np.uint8]:
+        """Pictures as bytes, `[B, 3600]`, of which a network makes what `as_context` makes."""
+        return self.pictures().reshape(-1, PIXELS).copy()
 
     def _arrive(self, rows: Ints) -> None:
         self.at.held[rows] = 0
