@@ -1,13 +1,15 @@
 """How fast mazes are played: TRPO's rollouts beside the engine alone with random actions.
 
 The same engines in the same workers, in turns, so that whatever else the machine does bears on
-both. It must never train.
+both; each begins an episode in every engine once a turn. It must never train.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from training.policies.vision import Vision, VisionSizes
 from training.spread import play
@@ -23,6 +26,15 @@ from training.tasks.mazes.layouts import layouts
 from training.tasks.mazes.trials import MazeTrials
 from training.tasks.mazes.workers import Engines
 from training.tasks.mazes.worlds import EngineWorld, wad_for
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Processor time of a step, microseconds on one core, the median of some rounds."""
+
+    learner: float
+    workers: float
+    engines: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,8 @@ class Speeds:
     in_turns: float
     """A step of each engine, then the next, asked from outside as a policy asks."""
     rollouts: float
+    alone_costs: Costs
+    rollout_costs: Costs
     engines: int
     workers: int
     rounds: int
@@ -50,6 +64,7 @@ def bench_mazes(engines: int, workers: int, rounds: int, steps: int, seed: int =
     policy = Vision(VisionSizes())
     rng = np.random.default_rng(seed)
     alone, turns, played = [], [], []
+    alone_costs, rollout_costs = [], []
     torch.set_num_threads(1)
     with (
         tempfile.TemporaryDirectory(prefix="acclimate-mazes-") as folder,
@@ -59,20 +74,55 @@ def bench_mazes(engines: int, workers: int, rounds: int, steps: int, seed: int =
         for turn in range(rounds + 1):
             numbers = rng.choice(len(mazes), engines, replace=False)
             running.load(range(engines), numbers.tolist())
+            used = [_processor_seconds(running)]
             began = time.perf_counter()
             running.walk_at_random(steps)
+            used.append(_processor_seconds(running))
             middle = time.perf_counter()
             running.walk_at_random(steps, in_turns=True)
             turned = time.perf_counter()
             task = MazeTrials(world, rng, episodes=1_000_000, steps=steps)
+            used.append(_processor_seconds(running))
             ready = time.perf_counter()
             play(policy, task, rng)
             ended = time.perf_counter()
+            used.append(_processor_seconds(running))
             if turn:
                 alone.append(engines * steps / (middle - began))
                 turns.append(engines * steps / (turned - middle))
                 played.append(engines * steps / (ended - ready))
-    return Speeds(median(alone), median(turns), median(played), engines, workers, rounds)
+                alone_costs.append((used[1] - used[0]) / (engines * steps))
+                rollout_costs.append((used[3] - used[2]) / (engines * steps))
+    return Speeds(
+        engine_alone=median(alone),
+        in_turns=median(turns),
+        rollouts=median(played),
+        alone_costs=_costs(alone_costs),
+        rollout_costs=_costs(rollout_costs),
+        engines=engines,
+        workers=workers,
+        rounds=rounds,
+    )
+
+
+def _processor_seconds(running: Engines) -> NDArray[np.float64]:
+    """Seconds used so far by this process, the workers and the engines, `[3]`."""
+    groups = [[os.getpid()], running.pids, running.engine_pids]
+    return np.array([sum(_used(pid) for pid in group) for group in groups])
+
+
+def _used(pid: int) -> float:
+    """A process's processor time, seconds, of all its threads; NaN where the system tells none."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    except OSError:
+        return float("nan")
+
+
+def _costs(rounds: Sequence[NDArray[np.float64]]) -> Costs:
+    """The median round's, of seconds a step `[3]`."""
+    return Costs(*(1e6 * np.median(rounds, axis=0)).tolist())
 
 
 def to_json(speeds: Speeds) -> dict[str, Any]:

@@ -34,3 +34,8 @@ def mazes(
         f"rollouts {speeds.rollouts:,.0f}: {100 * speeds.share:.0f} % "
         f"({engines} engines, {workers} workers, median of {rounds})"
     )
+    for name, costs in (("alone", speeds.alone_costs), ("rollouts", speeds.rollout_costs)):
+        typer.echo(
+            f"processor time a step, {name}: learner {costs.learner:.0f} µs, "
+            f"workers {costs.workers:.0f} µs, engines {costs.engines:.0f} µs"
+        )

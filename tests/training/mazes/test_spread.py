@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training import rollout, spread
+from training.bench_mazes import bench_mazes, to_json
 from training.policies.network import build
 from training.policies.vision import Vision, VisionSizes, told_rays
 from training.rollout import Played
@@ -233,3 +234,14 @@ def test_a_glance_is_the_look_it_is_short_for() -> None:
                 close(ready.decide_from(hidden, mask), network.decide_from(hidden, mask)[0])
                 learned = network.learn_from(hidden, action, reward, done)
                 close(ready.learn_from(hidden, action, reward, done), learned)
+
+
+def test_the_benchmark_tells_speeds_and_what_a_step_costs() -> None:
+    speeds = bench_mazes(engines=2, workers=1, rounds=1, steps=5)
+    assert min(speeds.engine_alone, speeds.in_turns, speeds.rollouts) > 0
+    assert 0 < speeds.share < 1
+    told = to_json(speeds)
+    assert told["share"] == speeds.share
+    for costs in (told["alone_costs"], told["rollout_costs"]):
+        assert set(costs) == {"learner", "workers", "engines"}
+        assert min(costs.values()) > 0

@@ -270,6 +270,11 @@ class Engines:
         self._engines[worker] = _engines_of(self._processes[worker].pid)
 
     @property
+    def engine_pids(self) -> list[int]:
+        """The engines' process ids."""
+        return [pid for engines in self._engines for pid in engines]
+
+    @property
     def pids(self) -> list[int]:
         """The workers' process ids."""
         return [process.pid for process in self._processes if process is not None]
