@@ -16,8 +16,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from typer.testing import CliRunner
 
-from training import rollout, spread
+from acclimate import main
+from training import checkpoints, rollout, spread
 from training.bench_mazes import bench_mazes, to_json
 from training.policies.network import build
 from training.policies.vision import Vision, VisionSizes, told_rays
@@ -245,3 +247,14 @@ def test_the_benchmark_tells_speeds_and_what_a_step_costs() -> None:
     for costs in (told["alone_costs"], told["rollout_costs"]):
         assert set(costs) == {"learner", "workers", "engines"}
         assert min(costs.values()) > 0
+
+
+def test_trpo_in_the_engine_learns_from_what_workers_played(tmp_path: Path) -> None:
+    options = ["--engines", "3", "--workers", "2", "--steps", "8", "--batches-an-iteration", "1"]
+    trained = CliRunner().invoke(
+        main, ["train", "mazes", "--out", str(tmp_path), "--iterations", "1", *options]
+    )
+    assert trained.exit_code == 0, trained.output
+    learner, _, _, _ = checkpoints.load(tmp_path / checkpoints.FILE)
+    assert learner.steps == 24
+    assert learner.history[-1]["divergence"] > 0
