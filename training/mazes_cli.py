@@ -189,7 +189,10 @@ def mazes(
     threads: Threads = 1,
     device: Device = "cpu",
     engines: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 16,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that run engines.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that play, engines included; none given: one a core."),
+    ] = None,
     batches_an_iteration: Annotated[int, typer.Option(min=1, help="Batches of trials.")] = 2,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes a trial.")] = 2,
     steps: Annotated[int, typer.Option(min=1, help="Steps a trial at most.")] = 300,
@@ -234,9 +237,9 @@ def mazes(
 ) -> None:
     """Train on mazes by TRPO in ViZDoom: from the policy of some lessons, or from scratch.
 
-    Engines run in worker processes, the learner here; both go on from iteration to iteration. The
-    critic is told how far the target is; the policy never is. Stopping, resuming, refusals and
-    `torchrun` are as in `acclimate train bandits`.
+    Workers play, each with its engines and a copy of the policy; the learner is here. The critic is
+    told how far the target is; the policy never is. Stopping, resuming, refusals and `torchrun` are
+    as in `acclimate train bandits`.
 
     A policy trained with --in-model goes on in ViZDoom by another run's --start, and is exported
     with the eyes that it began with.
@@ -249,11 +252,12 @@ def mazes(
     from training.policies.network import build
     from training.policies.vision import Vision, told_rays
     from training.tasks.mazes.engine import EngineError
+    from training.tasks.mazes.workers import usable_cores
 
     def curriculum() -> MazeCurriculum:
         return MazeCurriculum(
             engines=engines,
-            workers=workers,
+            workers=workers or max(1, min(engines, len(usable_cores()))),
             batches_an_iteration=batches_an_iteration,
             episodes=episodes,
             steps=steps,

@@ -317,7 +317,10 @@ def _core(worker: int, workers: int) -> int | None:
     A worker waits while its engine works, so two cores give such a pair nothing; handing a step
     to another core and back costs more than the step where other processes want that core.
     """
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[worker % len(cores)] if workers >= len(cores) else None
+    cores = usable_cores()
+    return cores[worker % len(cores)] if workers >= len(cores) > 0 else None
+
+
+def usable_cores() -> list[int]:
+    """The cores that this process may run on; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
