@@ -344,8 +344,8 @@ class Metrics:
         )
         self.job_done = Gauge(
             "acclimate_job_done_timestamp_seconds",
-            "When a run of a job last ended well, in Unix time, wherever it ran; as far as the "
-            "ledger or this process knows, and before that when the process began.",
+            "When a run of a job last ended well, in Unix time, wherever it ran, as far as the "
+            "ledger or this process knows; absent while neither knows of one.",
             ["task"],
             registry=r,
         )

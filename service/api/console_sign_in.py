@@ -87,8 +87,9 @@ def _keep(answer: Response, request: Request, name: str, value: str) -> None:
 
 
 def _is_https(request: Request) -> bool:
-    """Whether the browser came by https, itself or as the first proxy says. Whoever claims that
-    header makes the cookie stricter and nothing else."""
+    """Whether the browser came by https, itself or as the first proxy says. The proxy should
+    overwrite X-Forwarded-Proto; where it does not, a caller that sends its own makes its own cookie
+    looser or stricter, and nobody else's."""
     first = request.headers.get("X-Forwarded-Proto", "").partition(",")[0]
     return "https" in (request.url.scheme, first.strip().lower())
 

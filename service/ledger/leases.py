@@ -40,6 +40,8 @@ class JobRow(NamedTuple):
     """None: it did not end; killed, unless it is running."""
     outcome: str | None
     """Of the last run that ended: done, or failed."""
+    done_at_us: int | None
+    """When a run last ended well, whatever came after it; None: not known of any."""
 
 
 def take(
@@ -79,9 +81,15 @@ def renew(connection: Connection, lease: Lease, lease_seconds: float) -> bool:
 
 
 def release(connection: Connection, lease: Lease, outcome: str) -> bool:
-    """Ends the run with what it wrote down; False, and nothing is kept, when another began."""
+    """Ends the run with what it wrote down; False, and nothing is kept, when another began.
+
+    One that is `done` is remembered as the last that ended well, until the next that is.
+    """
     own = (jobs.c.job == lease.job) & (jobs.c.fence == lease.fence)
-    ended = {"until_us": 0, "ended_at_us": _now_us(connection), "outcome": outcome}
+    now = _now_us(connection)
+    ended = {"until_us": 0, "ended_at_us": now, "outcome": outcome}
+    if outcome == "done":
+        ended["done_at_us"] = now
     found = connection.execute(update(jobs).where(own).values(kept=json.dumps(lease.kept), **ended))
     return found.rowcount == 1
 
@@ -98,6 +106,7 @@ def read_jobs(connection: Connection) -> list[JobRow]:
             row.began_at_us,
             row.ended_at_us,
             row.outcome,
+            row.done_at_us,
         )
         for row in connection.execute(select(jobs).where(jobs.c.fence > 0).order_by(jobs.c.job))
     ]

@@ -191,7 +191,8 @@ jobs = Table(
     Column("holder", String(128)),
     Column("until_us", BigInteger, nullable=False),  # by the database's clock; 0: free
     Column("began_at_us", BigInteger),
-    Column("ended_at_us", BigInteger),
+    Column("ended_at_us", BigInteger),  # of the last run; null: it did not end, or not yet
+    Column("done_at_us", BigInteger),  # when one last ended well, whatever came after it
     Column("outcome", String(16)),
     Column("kept", Text, nullable=False),  # JSON
 )

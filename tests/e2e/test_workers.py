@@ -186,10 +186,13 @@ async def test_when_beat_is_gone_processes_that_serve_tell_that_jobs_are_done_no
 
         await until(is_done_again, 40)
         beat.kill()
-        await asyncio.sleep(1)  # what it had asked for
-        last = await done_at()
-        await asyncio.sleep(2)
-        assert await done_at() == last
+
+        async def stands_still() -> bool:
+            last = await done_at()
+            await asyncio.sleep(2)
+            return await done_at() == last
+
+        await until(stands_still, 30)  # once what it had asked for is done
         assert worker.running
 
 
@@ -199,7 +202,7 @@ async def test_what_a_worker_exports_ends_when_an_operator_ends_it_elsewhere(
     port = free_port()
     async with serving(shop) as service, httpx.AsyncClient() as http:
         await disappoint(service)
-        start("worker", worker_metrics_port=port)
+        worker = start("worker", worker_metrics_port=port)
 
         async def exported(name: str, **labels: str) -> float:
             """The sum over the worker's samples of that name and these labels; 0 without any."""
@@ -227,11 +230,17 @@ async def test_what_a_worker_exports_ends_when_an_operator_ends_it_elsewhere(
         ask_for(shop, "alarms")
         await service.kill_switch.throw("help", True, "Ada", "odd", service.clock())
         await become((len(ACCOUNTS), 1))
-        assert await jobs() > time.time() - 120
+
+        async def told_of_its_run() -> bool:
+            return await jobs() > time.time() - 120
+
+        await until(told_of_its_run)
         for alarm in await service.ledger.read(list_alarms("default")):
             await service.watch.end(alarm, "Ada")
         await service.kill_switch.throw("help", False, "Ada", "it was", service.clock())
         await become((0, 0))
+        assert worker.running  # one that is gone exports nothing either
+        assert await jobs() > 0
 
 
 @pytest.mark.parametrize("point", ["default.in_transaction", "default.committed"])

@@ -325,6 +325,21 @@ def test_several_that_migrate_at_once_do_it_once(database: str) -> None:
     assert sorted(map(str, found)) == ["0001", *([newest()] * 3)]
 
 
+def test_of_jobs_only_a_last_run_that_ended_well_is_known_to_have(database: str) -> None:
+    engine = upgrade(database, "0010")
+    common = {"fence": 3, "holder": "one", "until_us": 0, "began_at_us": 5, "kept": "{}"}
+    with engine.begin() as connection:
+        insert(connection, "jobs", job="alarms", ended_at_us=7, outcome="done", **common)
+        insert(connection, "jobs", job="curves", ended_at_us=None, outcome="done", **common)
+        insert(connection, "jobs", job="defaults", ended_at_us=7, outcome="failed", **common)
+    engine.dispose()
+    engine = upgrade(database, "head")
+    with engine.connect() as connection:
+        done = {row["job"]: row["done_at_us"] for row in rows(connection, "jobs")}
+    engine.dispose()
+    assert done == {"alarms": 7, "curves": None, "defaults": None}
+
+
 def test_a_release_refuses_a_ledger_of_a_later_one(
     service_process: Callable[..., ServiceProcess], settings: Settings, database: str
 ) -> None:
