@@ -153,14 +153,11 @@ class RedisCluster:
 
     async def _look_until_whole(self) -> None:
         while True:
-            await self._discover()
-            await asyncio.gather(*(self._revive(place) for place in self._lost_owners()))
+            await asyncio.gather(self._discover(), *(self._revive(one) for one in set(self._lost)))
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            if self._owners and not self._lost_owners():
+            if self._owners and self._lost.isdisjoint(self._owners):
+                self._lost &= {*self._known, *self._seeds}
                 return
-
-    def _lost_owners(self) -> set[str]:
-        return self._lost.intersection(self._owners)
 
     async def _revive(self, place: str) -> None:
         (reply,) = await self._server(place).send([Command("", ("PING",))], self._soon())
@@ -170,8 +167,8 @@ class RedisCluster:
     async def _discover(self) -> None:
         """Asks one server after another who has which slot, until one names nobody that is lost.
 
-        News of a takeover reaches one server before another: who still has a lost one down as the
-        owner of keys is believed only where nobody knows better.
+        News of a takeover reaches one server before another: of several that name a lost one as
+        the owner of slots, the one is believed of which that is true for the fewest.
         """
         sound = [place for place in self._known if place not in self._lost]
         random.shuffle(sound)
@@ -187,12 +184,16 @@ class RedisCluster:
             if not isinstance(slots, list) or not slots:
                 continue
             news = [_range(place, *one) for one in slots]
-            told = told or news
-            if self._lost.isdisjoint(one.places[0] for one in news):
+            if not told or self._slots_lost(news) < self._slots_lost(told):
                 told = news
+            if not self._slots_lost(told):
                 break
         if told:
             await self._learn(told)
+
+    def _slots_lost(self, news: Sequence[_Range]) -> int:
+        """Slots whose owner is lost, as it is told."""
+        return sum(one.last - one.first + 1 for one in news if one.places[0] in self._lost)
 
     async def _learn(self, told: Sequence[_Range]) -> None:
         """Takes over who has which slot."""
