@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -115,9 +116,13 @@ def _used(pid: int) -> float:
     """A process's processor time, seconds, of all its threads; NaN where the system tells none."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
     except OSError:
         return float("nan")
+    spent = []
+    for task in tasks:
+        with suppress(OSError):  # it has ended since
+            spent.append(int((task / "schedstat").read_text().split()[0]))
+    return sum(spent) / 1e9 if spent else float("nan")
 
 
 def _costs(rounds: Sequence[NDArray[np.float64]]) -> Costs:

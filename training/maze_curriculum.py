@@ -65,6 +65,10 @@ class MazeCurriculum:
         for name in ("larger", "hard"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
+            if getattr(self, name) and not self.in_model:
+                raise ValueError(f"{name}: expected --in-model beside it, which draws such mazes")
+        if self.varied and self.in_model:
+            raise ValueError("varied: expected no --in-model beside it: rays have no textures")
 
     def batches(self, rng: np.random.Generator, iteration: int) -> Iterator[Sequence[Task]]:
         """One group of trials a batch."""
@@ -82,7 +86,13 @@ class MazeCurriculum:
                 rng, self.engines, larger=self.larger, hard=self.hard, seed=self.layouts_seed
             )
             world = ModelWorld(mazes, self.engines, self.noise, rng)
-            return MazeTrials(world, rng, episodes=self.episodes, steps=self.steps)
+            return MazeTrials(
+                world,
+                rng,
+                episodes=self.episodes,
+                steps=self.steps,
+                mazes=np.arange(self.engines),
+            )
         world = _world(self.engines, self.workers, self.layouts, self.layouts_seed, self.varied)
         return MazeTrials(world, rng, episodes=self.episodes, steps=self.steps)
 

@@ -87,7 +87,9 @@ def write_report(
         _on_mdps(directory, policy, evaluation_trials) if on_mdps and evaluation_trials else "",
         quoted(evaluation, directory) if evaluation else "",
         f"## What was tried\n\n{note.strip()}" if note.strip() else "",
-        _hyperparameters(settings_of(curriculum) | asdict(hyperparameters)),
+        _hyperparameters(
+            record.get("lessons") or settings_of(curriculum) | asdict(hyperparameters)
+        ),
     ]
     text = "\n\n".join(part for part in parts if part)
     (directory / "report.md").write_text(text + "\n", encoding="utf-8")

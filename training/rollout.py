@@ -198,7 +198,7 @@ def play(
         shown.append(torch.as_tensor(task.shown(reward)))
         ends.append(torch.as_tensor((terminated | truncated).astype(np.float32)))
     if recounting:
-        recount = recounting.recount(torch.stack(actions).numpy())
+        recount = recounting.recount(torch.stack(actions).cpu().numpy())
         told, lost = list(torch.as_tensor(recount.told)), list(recount.lost)
         expected, best = list(recount.expected), list(recount.best)
         by_chance = list(recount.random)

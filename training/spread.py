@@ -34,7 +34,7 @@ def play(network: Network, task: Task, rng: np.random.Generator, *, greedy: bool
     if not parts:
         return rollout.play(network, task, rng, greedy)
     assert isinstance(task, Spread)
-    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
     sent = pickle.dumps((architecture(network), weights))
     draws = np.zeros((0, task.num_envs)) if greedy else rng.random((task.steps, task.num_envs))
     return _side_by_side(task.spread([_Part(sent, draws[:, part], greedy) for part in parts]))

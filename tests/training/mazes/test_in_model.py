@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_a_memory_goes_on_in_the_model_and_is_exported_with_the_eyes_it_began_wi
 ) -> None:
     lessons, run, bundle = (tmp_path / name for name in ("lessons", "run", "bundle"))
     lessons.mkdir()
-    pupil = new_pupil(6, SMALL)
+    pupil = new_pupil(6)
     finish(pupil, Plan(), lessons, 1)
     begins = ["--in-model", "--start", str(lessons), "--out", str(run), "--iterations", "2"]
     options = ["--engines", "6", "--batches-an-iteration", "1", "--steps", "12", "--larger", "0.5"]
@@ -89,6 +90,30 @@ def test_a_memory_goes_on_in_the_model_and_is_exported_with_the_eyes_it_began_wi
         main, ["export", str(run), str(bundle), "--name", "mazes", "--version", "2"]
     )
     assert exported.exit_code == 0, exported.output
-    assert OnnxPolicy.load(bundle).manifest.context_size == SMALL.context
-    # A service's memory of it has the same 256 numbers, so its bundle may follow the lessons'.
-    assert told_rays(policy, False).sizes == SMALL
+    assert OnnxPolicy.load(bundle).manifest.context_size == VisionSizes().context
+    assert told_rays(policy, False).sizes == VisionSizes()
+    longer = ["--in-model", "--out", str(run), "--iterations", "3", "--resume", *options]
+    resumed = CliRunner().invoke(main, ["train", "mazes", *longer])
+    assert resumed.exit_code == 0, resumed.output
+    assert checkpoints.load(run / checkpoints.FILE)[0].iteration == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"larger": 0.5}, "larger: expected --in-model"),
+        ({"hard": 0.5}, "hard: expected --in-model"),
+        ({"varied": True, "in_model": True}, "varied: expected no --in-model"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        MazeCurriculum(**settings)
+
+
+def test_every_maze_drawn_for_the_model_is_walked() -> None:
+    (tasks,) = MazeCurriculum(in_model=True, engines=12, batches_an_iteration=1, steps=3).batches(
+        np.random.default_rng(0), 1
+    )
+    _, info = tasks[0].reset()
+    assert sorted(info["mazes"]) == list(range(12))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from itertools import islice
@@ -119,6 +121,11 @@ def killed(seats: Seats) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def size_of(given: bytes, seats: Seats) -> int:
+    seats.load([0], [0])
+    return len(given)
+
+
 def wrong(seats: Seats) -> None:
     raise ValueError("nobody walks here")
 
@@ -138,6 +145,15 @@ def test_a_job_that_a_worker_died_of_is_begun_again(running: Engines, tmp_path: 
     os.kill(running.pids[0], signal.SIGKILL)
     running.restart([1])
     np.testing.assert_array_equal(running.poses[0], left)
+
+
+def test_a_worker_that_is_dead_before_it_is_asked_is_noticed(running: Engines) -> None:
+    before = running.restarts
+    os.kill(running.pids[0], signal.SIGKILL)
+    time.sleep(0.2)
+    much = functools.partial(size_of, bytes(8_000_000))  # more than a pipe takes unread
+    assert running.have([much, much]) == [8_000_000, 8_000_000]
+    assert running.restarts == before + 1
 
 
 def test_a_job_that_ends_every_worker_stops_the_run(wad: Path) -> None:
@@ -246,10 +262,17 @@ def test_the_benchmark_tells_speeds_and_what_a_step_costs() -> None:
     assert told["share"] == speeds.share
     for costs in (told["alone_costs"], told["rollout_costs"]):
         assert set(costs) == {"learner", "workers", "engines"}
-        assert min(costs.values()) > 0
+        if not any(map(math.isnan, costs.values())):  # told by Linux alone
+            assert min(costs.values()) > 0
 
 
-def test_trpo_in_the_engine_learns_from_what_workers_played(tmp_path: Path) -> None:
+def test_trpo_in_the_engine_learns_from_what_workers_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alone(*_: object) -> None:
+        raise AssertionError("the learner walks by itself")
+
+    monkeypatch.setattr(Engines, "act", alone)
     options = ["--engines", "3", "--workers", "2", "--steps", "8", "--batches-an-iteration", "1"]
     trained = CliRunner().invoke(
         main, ["train", "mazes", "--out", str(tmp_path), "--iterations", "1", *options]

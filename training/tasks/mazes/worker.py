@@ -72,6 +72,7 @@ def serve(
 ) -> None:
     """A worker: does what it is asked to with its engines until its pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.set_inheritable(pipe.fileno(), False)  # or engines would hold it open when this one is dead
     if core is not None:
         os.sched_setaffinity(0, {core})
     memory = shared_memory.SharedMemory(name=name)

@@ -42,8 +42,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_SECONDS = 60.0
 """A worker that says nothing for so long is taken for dead."""
 _GLANCE_SECONDS = 0.2
-"""How often a worker that has not answered is looked at. Its pipe alone does not tell: the engines
-of a killed worker hold it open."""
+"""How often a worker that has not answered is looked at."""
 _ATTEMPTS = 3
 """Starts of a worker in a row, without a step in between, before it is given up."""
 
@@ -134,7 +133,9 @@ class Engines:
 
     def _outcome(self, worker: int, job: bytes) -> Any:
         """What came of a job, begun again where its worker died."""
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self._send(worker, job)
             answer = self._await(worker)
             if isinstance(answer, Raised):
                 return answer
@@ -142,7 +143,6 @@ class Engines:
                 for row, place in zip(self._rows[worker], answer.places, strict=True):
                     self._places[row] = place
                 return answer.came
-            self._send(worker, job)
         raise EngineError(_given_up(worker, self._causes[worker]))
 
     def walk_at_random(self, steps: int, in_turns: bool = False) -> None:
