@@ -68,7 +68,7 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_kept(
     listed = (await locked.http.get("/v1/keys")).text
     assert given["key_id"] in listed
     assert key not in listed
-    secret = key.rpartition("_")[2]
+    secret = key.split("_", 2)[2]
     held = b"".join(path.read_bytes() for path in settings.data_dir.iterdir())
     assert secret.encode() not in held
     with sqlite3.connect(settings.data_dir / "ledger.sqlite") as ledger:

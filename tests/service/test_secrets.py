@@ -43,8 +43,8 @@ def hidden(log: str, *secrets: str) -> None:
     """Fails where the log holds one of them, whole or in recognisable part."""
     for secret in (*secrets, INSTALLATION, PASSWORD):
         assert secret not in log
-    for part in (ADMIN.rpartition("_")[2][:20], *(key.rpartition("_")[2][:20] for key in secrets)):
-        assert part not in log
+    for key in (ADMIN, *secrets):
+        assert key.split("_", 2)[2][:20] not in log  # the secret itself may have a _ in it
 
 
 def test_no_secret_is_logged_whatever_is_asked(
